@@ -1,0 +1,88 @@
+//! The library crate that multiplies general matrices: gemmkit, called on one thread.
+//!
+//! In: two views and a tile that fit each other. Out: the tile holds their product. Nothing else
+//! in the workspace names the crate, so another can take its place here.
+#![allow(unsafe_code)] // The crate's checked entry refuses negative strides and shared tiles.
+
+use super::skinny;
+use crate::library::grid::{MatView, Tile};
+use std::ops::Add;
+
+/// Element types of float products: f32 and f64.
+pub trait Float: Copy + Send + Sync + Add<Output = Self> + sealed::Kernels {
+    /// Zero.
+    const ZERO: Self;
+}
+
+impl Float for f32 {
+    const ZERO: f32 = 0.0;
+}
+
+impl Float for f64 {
+    const ZERO: f64 = 0.0;
+}
+
+pub(crate) mod sealed {
+    //! What computes a tile, for each element type.
+    use super::{MatView, Tile, general, skinny};
+
+    /// `tile = a b`. Sealed: nobody outside can name or call it, so its types stay private.
+    #[allow(private_interfaces)]
+    pub trait Kernels: Sized {
+        /// Computes the tile.
+        fn product(a: &MatView<'_, Self>, b: &MatView<'_, Self>, tile: &mut Tile<'_, Self>);
+    }
+
+    #[allow(private_interfaces)] // As above.
+    impl Kernels for f32 {
+        fn product(a: &MatView<'_, f32>, b: &MatView<'_, f32>, tile: &mut Tile<'_, f32>) {
+            if !skinny::product(a, b, tile) {
+                general(1.0, 0.0, a, b, tile);
+            }
+        }
+    }
+
+    #[allow(private_interfaces)] // As above.
+    impl Kernels for f64 {
+        fn product(a: &MatView<'_, f64>, b: &MatView<'_, f64>, tile: &mut Tile<'_, f64>) {
+            general(1.0, 0.0, a, b, tile);
+        }
+    }
+}
+
+/// `tile = a b` through the library crate.
+fn general<T: gemmkit::GemmScalar>(
+    one: T,
+    zero: T,
+    a: &MatView<'_, T>,
+    b: &MatView<'_, T>,
+    tile: &mut Tile<'_, T>,
+) {
+    let (m, n, k) = (tile.rows.len(), tile.cols.len(), a.cols());
+    assert!(
+        a.rows() == m && b.cols() == n && b.rows() == k,
+        "views that fit the tile"
+    );
+    // SAFETY: the extents agree, so every element the product touches is one of the views' or the
+    // tile's, which `grid` has checked; the tile is borrowed mutably, the views are not, so they
+    // do not overlap. With beta zero the tile is not read.
+    unsafe {
+        gemmkit::gemm_unchecked(
+            m,
+            k,
+            n,
+            one,
+            a.as_ptr(),
+            a.row_stride,
+            a.col_stride,
+            b.as_ptr(),
+            b.row_stride,
+            b.col_stride,
+            zero,
+            tile.as_mut_ptr(),
+            tile.row_stride,
+            tile.col_stride,
+            gemmkit::Parallelism::Serial,
+        );
+    }
+}

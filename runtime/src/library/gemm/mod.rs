@@ -1,0 +1,187 @@
+//! Matrix products: `C[m, n] = A[m, k] B[k, n]`, plus a bias, over batches and any strides.
+//!
+//! In: a [`GemmShape`], operands as slice and [`Layout`]. Out: C filled.
+//!
+//! - `backend` the library crate behind one function, so that it can be changed in one file.
+//! - `skinny` our kernels where a matrix has few rows, for which a packing product is slow.
+//! - [`int`] 8-bit integer products with zero points.
+//!
+//! What holds: tiles follow from the shape alone ([`GemmShape`] to `Grid`), each tile is computed
+//! by one thread, so C has the same bits at any number of threads. With `k == 0` C is the bias, or
+//! zero. Operands that never change will be packed once at load; a packed form enters here as
+//! another kind of B, beside [`Operand`].
+
+mod backend;
+pub mod int;
+mod skinny;
+#[cfg(test)]
+mod tests;
+
+pub use super::grid::{Layout, MAX_BATCH_RANK};
+pub use backend::Float;
+
+use super::grid::{Batched, Extents, Grid, MatView, Tile, run_grid};
+use super::{LibraryError, expect_len};
+use crate::pool::Pool;
+
+const OP: &str = "MatMul";
+
+/// Multiply-adds that are worth a tile: about ten microseconds, some times the cost of handing a
+/// tile to another thread.
+const TILE_WORK: usize = 256 * 1024;
+/// The most tiles a product is cut into.
+const MAX_TILES: usize = 64;
+/// No tile has fewer rows or columns than these, unless the matrix has: packing B for a few rows
+/// costs more than it brings.
+const MIN_TILE_ROWS: usize = 32;
+const MIN_TILE_COLS: usize = 64;
+
+/// The extents of a product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GemmShape<'a> {
+    /// Leading dims, common to A, B and C; broadcast with stride 0.
+    pub batch: &'a [usize],
+    /// Rows of A and C.
+    pub m: usize,
+    /// Columns of B and C.
+    pub n: usize,
+    /// Columns of A, rows of B.
+    pub k: usize,
+}
+
+impl<'a> GemmShape<'a> {
+    fn a(&self) -> Extents<'a> {
+        Extents {
+            batch: self.batch,
+            rows: self.m,
+            cols: self.k,
+        }
+    }
+
+    fn b(&self) -> Extents<'a> {
+        Extents {
+            batch: self.batch,
+            rows: self.k,
+            cols: self.n,
+        }
+    }
+
+    fn c(&self) -> Extents<'a> {
+        Extents {
+            batch: self.batch,
+            rows: self.m,
+            cols: self.n,
+        }
+    }
+
+    /// How C is cut.
+    fn grid(&self) -> Grid {
+        let matrices = self.c().matrices();
+        let one = self.m.saturating_mul(self.n).saturating_mul(self.k.max(1));
+        let wanted = (one.saturating_mul(matrices) / TILE_WORK).clamp(1, MAX_TILES);
+        let batch = wanted.min(matrices.max(1));
+        let (mut rows, mut cols) = (1, 1);
+        while batch * rows * cols < wanted {
+            let (tile_rows, tile_cols) = (self.m / rows, self.n / cols);
+            if tile_rows >= tile_cols && tile_rows >= 2 * MIN_TILE_ROWS {
+                rows *= 2;
+            } else if tile_cols >= 2 * MIN_TILE_COLS {
+                cols *= 2;
+            } else if tile_rows >= 2 * MIN_TILE_ROWS {
+                rows *= 2;
+            } else {
+                break;
+            }
+        }
+        Grid { batch, rows, cols }
+    }
+}
+
+/// A batch of matrices to read.
+#[derive(Debug, Clone, Copy)]
+pub struct Operand<'a, T> {
+    /// The memory they are in.
+    pub data: &'a [T],
+    /// Where in it.
+    pub layout: Layout<'a>,
+}
+
+/// What is added to every matrix of C.
+#[derive(Debug, Clone, Copy)]
+pub enum Bias<'a, T> {
+    /// Nothing.
+    None,
+    /// A value for each row of C: length m.
+    PerRow(&'a [T]),
+    /// A value for each column of C: length n.
+    PerColumn(&'a [T]),
+}
+
+impl<T: Float> Bias<'_, T> {
+    pub(super) fn check(&self, op: &'static str, m: usize, n: usize) -> Result<(), LibraryError> {
+        match self {
+            Bias::None => Ok(()),
+            Bias::PerRow(bias) => expect_len(op, "the bias per row", bias.len(), m),
+            Bias::PerColumn(bias) => expect_len(op, "the bias per column", bias.len(), n),
+        }
+    }
+
+    fn add_to(&self, tile: &mut Tile<'_, T>) {
+        let (row0, col0) = (tile.rows.start, tile.cols.start);
+        match self {
+            Bias::None => {}
+            Bias::PerRow(bias) => tile.for_each(|row, _, value| *value = *value + bias[row0 + row]),
+            Bias::PerColumn(bias) => {
+                tile.for_each(|_, col, value| *value = *value + bias[col0 + col])
+            }
+        }
+    }
+}
+
+/// `C = A B + bias` in f32 or f64, for every matrix of the batch.
+///
+/// `c` is written, never read; elements of the slice outside the layout keep their values.
+///
+/// # Errors
+/// A layout that does not fit its slice, a C whose elements overlap, a bias of another length.
+pub fn gemm<T: Float>(
+    pool: &Pool,
+    shape: &GemmShape<'_>,
+    a: Operand<'_, T>,
+    b: Operand<'_, T>,
+    bias: Bias<'_, T>,
+    c: &mut [T],
+    c_layout: Layout<'_>,
+) -> Result<(), LibraryError> {
+    bias.check(OP, shape.m, shape.n)?;
+    let a = Batched::new(a.data, a.layout, shape.a(), OP, "A")?;
+    let b = Batched::new(b.data, b.layout, shape.b(), OP, "B")?;
+    run_grid(
+        pool,
+        c,
+        &c_layout,
+        &shape.c(),
+        shape.grid(),
+        OP,
+        &|mut tile, _| {
+            let a = a.matrix(tile.matrix).row_range(tile.rows.clone());
+            let b = b.matrix(tile.matrix).col_range(tile.cols.clone());
+            product(&a, &b, &bias, &mut tile);
+        },
+    )
+}
+
+/// One tile of a product, on the calling thread: `a` holds the tile's rows, `b` its columns.
+pub(super) fn product<T: Float>(
+    a: &MatView<'_, T>,
+    b: &MatView<'_, T>,
+    bias: &Bias<'_, T>,
+    tile: &mut Tile<'_, T>,
+) {
+    if a.cols() == 0 {
+        tile.for_each(|_, _, value| *value = T::ZERO);
+    } else {
+        T::product(a, b, tile);
+    }
+    bias.add_to(tile);
+}
