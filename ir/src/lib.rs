@@ -1,1 +1,30 @@
-//! (page to come)
+//! What a frit program is: types, tensors, ops, graphs, text, ONNX.
+//!
+//! ```text
+//!  .onnx ---- onnx/ ---.
+//!  .frit ---- text/ ---+--> Module { functions, params } --> passes, compiler
+//!  Rust  --- builder --'        |
+//!                               +-- verify: what always holds (V1, V2, ...)
+//!                               '-- reference: what each op means, as plain loops
+//! ```
+//!
+//! Rooms, in the order that a newcomer reads them: [`types`] (elements, extents), [`tensor`] (constant data), [`op`]
+//! (the core op set, one table), [`graph`] (functions), [`module`], [`origin`], [`builder`].
+//!
+//! What never happens here: ir knows no device, no schedule and no pass; nothing of a user's model is run.
+
+pub mod builder;
+pub mod convert;
+pub mod graph;
+pub mod module;
+pub mod op;
+pub mod origin;
+pub mod tensor;
+pub mod types;
+
+pub use graph::{Donation, Function, Node, NodeId, Output, Value};
+pub use module::{Module, Param};
+pub use op::{AttrValue, BinaryOp, Numerics, Op, OpClass, ReduceKind, ScatterKind, UnaryOp};
+pub use origin::Origin;
+pub use tensor::{Tensor, TensorError};
+pub use types::{DType, Dim, Symbol, TensorType, ValueType};
