@@ -1,1 +1,5 @@
-//! (page to come)
+//! From a module to an executable plan.
+
+pub mod cpu;
+pub mod kernel;
+pub mod schedule;

@@ -82,23 +82,17 @@ impl Pool {
             0 => None,
             n => own::OwnThreads::start(n),
         };
-        Pool {
-            kind: own.map_or(Kind::Inline, Kind::Own),
-        }
+        Pool { kind: own.map_or(Kind::Inline, Kind::Own) }
     }
 
     /// A pool on threads that the embedder owns.
     pub fn lent(threads: Box<dyn Threads>) -> Pool {
-        Pool {
-            kind: Kind::Lent(threads),
-        }
+        Pool { kind: Kind::Lent(threads) }
     }
 
     /// The pool of the process, made on first use with one thread a logical CPU.
     pub fn global() -> &'static Pool {
-        GLOBAL.get_or_init(|| {
-            Pool::new(std::thread::available_parallelism().map_or(1, |threads| threads.get()))
-        })
+        GLOBAL.get_or_init(|| Pool::new(std::thread::available_parallelism().map_or(1, |threads| threads.get())))
     }
 
     /// Makes `pool` the pool of the process.
@@ -153,26 +147,17 @@ impl Pool {
     ///
     /// # Panics
     /// As [`Pool::run`].
-    pub fn run_chunks<T: Send>(
-        &self,
-        data: &mut [T],
-        chunk: usize,
-        job: &(dyn Fn(usize, &mut [T], usize) + Sync),
-    ) {
+    pub fn run_chunks<T: Send>(&self, data: &mut [T], chunk: usize, job: &(dyn Fn(usize, &mut [T], usize) + Sync)) {
         let chunk = chunk.max(1);
         let tiles = data.len().div_ceil(chunk);
         let parts = own::Parts::new(data, chunk);
-        self.run(tiles, &|tile, worker| {
-            parts.with(tile, |part| job(tile, part, worker))
-        });
+        self.run(tiles, &|tile, worker| parts.with(tile, |part| job(tile, part, worker)));
     }
 }
 
 impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pool")
-            .field("threads", &self.threads())
-            .finish()
+        f.debug_struct("Pool").field("threads", &self.threads()).finish()
     }
 }
 
@@ -186,12 +171,7 @@ struct Tiles<'a> {
 
 impl<'a> Tiles<'a> {
     fn new(count: usize, job: &'a TileFn<'a>) -> Self {
-        Tiles {
-            count,
-            next: AtomicUsize::new(0),
-            job,
-            panic: Mutex::new(None),
-        }
+        Tiles { count, next: AtomicUsize::new(0), job, panic: Mutex::new(None) }
     }
 
     /// Takes tiles until none is left.
@@ -210,11 +190,7 @@ impl<'a> Tiles<'a> {
 
     /// Raises the panic of a tile, if there was one.
     fn finish(self) {
-        if let Some(payload) = self
-            .panic
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner)
-        {
+        if let Some(payload) = self.panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
             resume_unwind(payload);
         }
     }

@@ -32,11 +32,7 @@ pub struct Layout<'a> {
 impl Layout<'_> {
     /// One matrix with its rows one after the other.
     pub fn row_major(cols: usize) -> Layout<'static> {
-        Layout {
-            row: isize::try_from(cols).unwrap_or(isize::MAX),
-            col: 1,
-            ..Layout::default()
-        }
+        Layout { row: isize::try_from(cols).unwrap_or(isize::MAX), col: 1, ..Layout::default() }
     }
 }
 
@@ -53,9 +49,7 @@ impl Extents<'_> {
         if self.batch.contains(&0) {
             return 0;
         }
-        self.batch
-            .iter()
-            .fold(1_usize, |product, extent| product.saturating_mul(*extent))
+        self.batch.iter().fold(1_usize, |product, extent| product.saturating_mul(*extent))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -93,25 +87,14 @@ impl Extents<'_> {
             }
         }
         if low < 0 || high >= len as i128 {
-            return Err(LibraryError::OutOfBounds {
-                op,
-                operand,
-                low,
-                high,
-                len,
-            });
+            return Err(LibraryError::OutOfBounds { op, operand, low, high, len });
         }
         Ok(())
     }
 
     /// Checks that no two elements share a place: sorted by stride, each dim must step over all
     /// that the smaller ones reach.
-    fn check_disjoint(
-        &self,
-        layout: &Layout<'_>,
-        op: &'static str,
-        operand: &'static str,
-    ) -> Result<(), LibraryError> {
+    fn check_disjoint(&self, layout: &Layout<'_>, op: &'static str, operand: &'static str) -> Result<(), LibraryError> {
         let mut dims = [(0_usize, 0_usize); MAX_BATCH_RANK + 2];
         let mut count = 0;
         for (extent, stride) in self.dims(layout).filter(|(extent, _)| *extent > 1) {
@@ -161,11 +144,7 @@ impl<'a, T> Batched<'a, T> {
         operand: &'static str,
     ) -> Result<Self, LibraryError> {
         extents.check_bounds(&layout, data.len(), op, operand)?;
-        Ok(Batched {
-            data,
-            layout,
-            extents,
-        })
+        Ok(Batched { data, layout, extents })
     }
 
     /// Matrix `index`, counted with the last batch dim fastest.
@@ -194,32 +173,12 @@ pub(super) struct MatView<'a, T> {
 
 impl<'a, T: Copy> MatView<'a, T> {
     /// A matrix in a slice, if it fits.
-    pub(super) fn row_major(
-        data: &'a [T],
-        rows: usize,
-        cols: usize,
-        row_stride: usize,
-    ) -> Option<Self> {
+    pub(super) fn row_major(data: &'a [T], rows: usize, cols: usize, row_stride: usize) -> Option<Self> {
         let row_stride = isize::try_from(row_stride).ok()?;
-        let extents = Extents {
-            batch: &[],
-            rows,
-            cols,
-        };
-        let layout = Layout {
-            row: row_stride,
-            col: 1,
-            ..Layout::default()
-        };
+        let extents = Extents { batch: &[], rows, cols };
+        let layout = Layout { row: row_stride, col: 1, ..Layout::default() };
         extents.check_bounds(&layout, data.len(), "", "").ok()?;
-        Some(MatView {
-            data,
-            start: 0,
-            rows,
-            cols,
-            row_stride,
-            col_stride: 1,
-        })
+        Some(MatView { data, start: 0, rows, cols, row_stride, col_stride: 1 })
     }
 
     pub(super) fn rows(&self) -> usize {
@@ -232,29 +191,15 @@ impl<'a, T: Copy> MatView<'a, T> {
 
     /// The matrix with rows and columns exchanged.
     pub(super) fn transposed(&self) -> Self {
-        MatView {
-            rows: self.cols,
-            cols: self.rows,
-            row_stride: self.col_stride,
-            col_stride: self.row_stride,
-            ..*self
-        }
+        MatView { rows: self.cols, cols: self.rows, row_stride: self.col_stride, col_stride: self.row_stride, ..*self }
     }
 
     /// Some of the rows, cut to those that exist.
     pub(super) fn row_range(&self, range: Range<usize>) -> Self {
         let end = range.end.min(self.rows);
         let begin = range.start.min(end);
-        let start = if begin == end {
-            self.start
-        } else {
-            self.index(begin, 0)
-        };
-        MatView {
-            start,
-            rows: end - begin,
-            ..*self
-        }
+        let start = if begin == end { self.start } else { self.index(begin, 0) };
+        MatView { start, rows: end - begin, ..*self }
     }
 
     /// Some of the columns, cut to those that exist.
@@ -263,8 +208,7 @@ impl<'a, T: Copy> MatView<'a, T> {
     }
 
     fn index(&self, row: usize, col: usize) -> usize {
-        (self.start as isize + row as isize * self.row_stride + col as isize * self.col_stride)
-            as usize
+        (self.start as isize + row as isize * self.row_stride + col as isize * self.col_stride) as usize
     }
 
     /// Element (row, col).
@@ -323,10 +267,7 @@ impl<T: Copy> Tile<'_, T> {
     /// Element (row, col), counted from the tile's corner.
     #[inline(always)]
     pub(super) fn at(&mut self, row: usize, col: usize) -> &mut T {
-        assert!(
-            row < self.rows.len() && col < self.cols.len(),
-            "element inside the tile"
-        );
+        assert!(row < self.rows.len() && col < self.cols.len(), "element inside the tile");
         let offset = row as isize * self.row_stride + col as isize * self.col_stride;
         // SAFETY: inside the tile, which is inside the slice and belongs to this thread.
         unsafe { &mut *self.start.offset(offset) }
@@ -350,10 +291,7 @@ impl<T: Copy> Tile<'_, T> {
     pub(super) fn for_each(&mut self, mut change: impl FnMut(usize, usize, &mut T)) {
         for row in 0..self.rows.len() {
             if let Some(elements) = self.row(row) {
-                elements
-                    .iter_mut()
-                    .enumerate()
-                    .for_each(|(col, element)| change(row, col, element));
+                elements.iter_mut().enumerate().for_each(|(col, element)| change(row, col, element));
                 continue;
             }
             for col in 0..self.cols.len() {

@@ -39,9 +39,7 @@ pub enum LibraryError {
         len: usize,
     },
     /// Two elements of an output would be stored in one place.
-    #[error(
-        "{op}: two elements of {operand} share a place in memory; give it strides that do not overlap"
-    )]
+    #[error("{op}: two elements of {operand} share a place in memory; give it strides that do not overlap")]
     Overlapping {
         /// The operation, by its ONNX name.
         op: &'static str,
@@ -71,21 +69,11 @@ pub enum LibraryError {
 }
 
 /// Checks that `found` is `expected`.
-fn expect_len(
-    op: &'static str,
-    operand: &'static str,
-    found: usize,
-    expected: usize,
-) -> Result<(), LibraryError> {
+fn expect_len(op: &'static str, operand: &'static str, found: usize, expected: usize) -> Result<(), LibraryError> {
     if found == expected {
         return Ok(());
     }
-    Err(LibraryError::Mismatch {
-        op,
-        operand,
-        found,
-        expected,
-    })
+    Err(LibraryError::Mismatch { op, operand, found, expected })
 }
 
 /// The product of `extents`, or an error when no memory could hold it.
@@ -93,11 +81,10 @@ fn volume(op: &'static str, extents: &[usize]) -> Result<usize, LibraryError> {
     if extents.contains(&0) {
         return Ok(0);
     }
-    extents
-        .iter()
-        .try_fold(1_usize, |product, extent| product.checked_mul(*extent))
-        .ok_or_else(|| LibraryError::Invalid {
+    extents.iter().try_fold(1_usize, |product, extent| product.checked_mul(*extent)).ok_or_else(|| {
+        LibraryError::Invalid {
             op,
             reason: format!("a tensor of shape {extents:?} has more elements than memory can hold"),
-        })
+        }
+    })
 }

@@ -78,10 +78,7 @@ mod tests {
         type Output = f32;
         #[inline(always)]
         fn run<S: Simd>(self, simd: S) -> f32 {
-            self.0
-                .iter()
-                .zip(self.1)
-                .fold(0.0, |sum, (a, b)| simd.mul_add(*a, *b, sum))
+            self.0.iter().zip(self.1).fold(0.0, |sum, (a, b)| simd.mul_add(*a, *b, sum))
         }
     }
 

@@ -71,10 +71,7 @@ impl OwnThreads {
             return;
         }
         // The borrow's lifetime is erased here; `close` below restores it by waiting.
-        shared.job.store(
-            std::ptr::from_ref(tiles).cast_mut().cast(),
-            Ordering::Relaxed,
-        );
+        shared.job.store(std::ptr::from_ref(tiles).cast_mut().cast(), Ordering::Relaxed);
         shared.open(tiles.count - 1);
         tiles.work(0);
         shared.close();
@@ -99,8 +96,7 @@ impl Shared {
         let generation = self.gate.load(Ordering::Relaxed) & !(GENERATION - 1);
         // SeqCst, as in `sleep_until_open`: either this thread sees the sleeper, or the sleeper
         // sees the open gate.
-        self.gate
-            .store(generation.wrapping_add(GENERATION) | OPEN, Ordering::SeqCst);
+        self.gate.store(generation.wrapping_add(GENERATION) | OPEN, Ordering::SeqCst);
         let sleepers = self.sleepers.load(Ordering::SeqCst);
         if sleepers > 0 {
             self.wake_up(wanted.min(sleepers));
@@ -140,12 +136,7 @@ impl Shared {
                 }
                 continue;
             }
-            let entered = self.gate.compare_exchange_weak(
-                gate,
-                gate + INSIDE,
-                Ordering::Acquire,
-                Ordering::Relaxed,
-            );
+            let entered = self.gate.compare_exchange_weak(gate, gate + INSIDE, Ordering::Acquire, Ordering::Relaxed);
             if entered.is_err() {
                 continue;
             }
@@ -169,10 +160,7 @@ impl Shared {
             if new_job || self.stop.load(Ordering::SeqCst) {
                 break;
             }
-            guard = self
-                .wake
-                .wait(guard)
-                .unwrap_or_else(PoisonError::into_inner);
+            guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
         }
         self.sleepers.fetch_sub(1, Ordering::SeqCst);
     }
@@ -186,18 +174,14 @@ struct Waiter {
 
 impl Waiter {
     fn new() -> Waiter {
-        Waiter {
-            turns: 0,
-            since: None,
-        }
+        Waiter { turns: 0, since: None }
     }
 
     /// Waits a moment; `false` once the time is up.
     fn spin(&mut self) -> bool {
         std::hint::spin_loop();
         self.turns = self.turns.wrapping_add(1);
-        !self.turns.is_multiple_of(64)
-            || self.since.get_or_insert_with(Instant::now).elapsed() < SPIN
+        !self.turns.is_multiple_of(64) || self.since.get_or_insert_with(Instant::now).elapsed() < SPIN
     }
 }
 
@@ -216,20 +200,12 @@ unsafe impl<T: Send> Sync for Parts<'_, T> {}
 impl<'a, T> Parts<'a, T> {
     pub(super) fn new(data: &'a mut [T], chunk: usize) -> Self {
         let (start, len) = (data.as_mut_ptr(), data.len());
-        Parts {
-            start,
-            len,
-            chunk,
-            data: PhantomData,
-        }
+        Parts { start, len, chunk, data: PhantomData }
     }
 
     /// Calls `job` with chunk `index`. Private to the pool, which passes each index once.
     pub(super) fn with(&self, index: usize, job: impl FnOnce(&mut [T])) {
-        let Some(begin) = index
-            .checked_mul(self.chunk)
-            .filter(|begin| *begin < self.len)
-        else {
+        let Some(begin) = index.checked_mul(self.chunk).filter(|begin| *begin < self.len) else {
             return;
         };
         let length = self.chunk.min(self.len - begin);

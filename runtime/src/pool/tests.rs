@@ -6,14 +6,9 @@ use std::sync::atomic::AtomicBool;
 /// Runs `tiles` tiles and checks that each ran once and that no worker number was in use twice.
 fn check_run(pool: &Pool, tiles: usize) {
     let counts: Vec<AtomicUsize> = (0..tiles).map(|_| AtomicUsize::new(0)).collect();
-    let in_use: Vec<AtomicBool> = (0..pool.threads())
-        .map(|_| AtomicBool::new(false))
-        .collect();
+    let in_use: Vec<AtomicBool> = (0..pool.threads()).map(|_| AtomicBool::new(false)).collect();
     pool.run(tiles, &|tile, worker| {
-        assert!(
-            !in_use[worker].swap(true, Ordering::SeqCst),
-            "worker {worker} is in use twice"
-        );
+        assert!(!in_use[worker].swap(true, Ordering::SeqCst), "worker {worker} is in use twice");
         counts[tile].fetch_add(1, Ordering::SeqCst);
         in_use[worker].store(false, Ordering::SeqCst);
     });
@@ -104,11 +99,7 @@ fn chunks_are_disjoint_and_cover() {
                 *value += (index * chunk.max(1) + offset) as u64 + 1;
             }
         });
-        assert!(
-            data.iter()
-                .enumerate()
-                .all(|(index, value)| *value == index as u64 + 1)
-        );
+        assert!(data.iter().enumerate().all(|(index, value)| *value == index as u64 + 1));
     }
 }
 

@@ -51,18 +51,9 @@ pub(crate) mod sealed {
 }
 
 /// `tile = a b` through the library crate.
-fn general<T: gemmkit::GemmScalar>(
-    one: T,
-    zero: T,
-    a: &MatView<'_, T>,
-    b: &MatView<'_, T>,
-    tile: &mut Tile<'_, T>,
-) {
+fn general<T: gemmkit::GemmScalar>(one: T, zero: T, a: &MatView<'_, T>, b: &MatView<'_, T>, tile: &mut Tile<'_, T>) {
     let (m, n, k) = (tile.rows.len(), tile.cols.len(), a.cols());
-    assert!(
-        a.rows() == m && b.cols() == n && b.rows() == k,
-        "views that fit the tile"
-    );
+    assert!(a.rows() == m && b.cols() == n && b.rows() == k, "views that fit the tile");
     // SAFETY: the extents agree, so every element the product touches is one of the views' or the
     // tile's, which `grid` has checked; the tile is borrowed mutably, the views are not, so they
     // do not overlap. With beta zero the tile is not read.

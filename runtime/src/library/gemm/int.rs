@@ -61,25 +61,11 @@ where
     zero_b.check("the zero points of B", shape.n)?;
     let a = Batched::new(a.data, a.layout, shape.a(), OP, "A")?;
     let b = Batched::new(b.data, b.layout, shape.b(), OP, "B")?;
-    run_grid(
-        pool,
-        c,
-        &c_layout,
-        &shape.c(),
-        shape.grid(),
-        OP,
-        &|mut tile, _| {
-            let a = a.matrix(tile.matrix).row_range(tile.rows.clone());
-            let b = b.matrix(tile.matrix).col_range(tile.cols.clone());
-            dispatch(Product {
-                a: &a,
-                zero_a: &zero_a,
-                b: &b,
-                zero_b: &zero_b,
-                tile: &mut tile,
-            });
-        },
-    )
+    run_grid(pool, c, &c_layout, &shape.c(), shape.grid(), OP, &|mut tile, _| {
+        let a = a.matrix(tile.matrix).row_range(tile.rows.clone());
+        let b = b.matrix(tile.matrix).col_range(tile.cols.clone());
+        dispatch(Product { a: &a, zero_a: &zero_a, b: &b, zero_b: &zero_b, tile: &mut tile });
+    })
 }
 
 struct Product<'r, 'v, 't, A, B> {
@@ -95,13 +81,7 @@ impl<A: Copy + Into<i32>, B: Copy + Into<i32>> Job for Product<'_, '_, '_, A, B>
 
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
-        let Product {
-            a,
-            zero_a,
-            b,
-            zero_b,
-            tile,
-        } = self;
+        let Product { a, zero_a, b, zero_b, tile } = self;
         let (row0, col0) = (tile.rows.start, tile.cols.start);
         for row in 0..a.rows() {
             let zero_row = zero_a.at(row0 + row);
@@ -110,9 +90,7 @@ impl<A: Copy + Into<i32>, B: Copy + Into<i32>> Job for Product<'_, '_, '_, A, B>
             }
             for depth in 0..a.cols() {
                 let factor = a.at(row, depth).into().wrapping_sub(zero_row);
-                if let (ZeroPoint::All(zero), Some(b), Some(c)) =
-                    (zero_b, b.row(depth), tile.row(row))
-                {
+                if let (ZeroPoint::All(zero), Some(b), Some(c)) = (zero_b, b.row(depth), tile.row(row)) {
                     let zero = (*zero).into();
                     for (c, b) in c.iter_mut().zip(b) {
                         *c = c.wrapping_add(factor.wrapping_mul((*b).into().wrapping_sub(zero)));

@@ -51,27 +51,15 @@ pub struct GemmShape<'a> {
 
 impl<'a> GemmShape<'a> {
     fn a(&self) -> Extents<'a> {
-        Extents {
-            batch: self.batch,
-            rows: self.m,
-            cols: self.k,
-        }
+        Extents { batch: self.batch, rows: self.m, cols: self.k }
     }
 
     fn b(&self) -> Extents<'a> {
-        Extents {
-            batch: self.batch,
-            rows: self.k,
-            cols: self.n,
-        }
+        Extents { batch: self.batch, rows: self.k, cols: self.n }
     }
 
     fn c(&self) -> Extents<'a> {
-        Extents {
-            batch: self.batch,
-            rows: self.m,
-            cols: self.n,
-        }
+        Extents { batch: self.batch, rows: self.m, cols: self.n }
     }
 
     /// How C is cut.
@@ -131,9 +119,7 @@ impl<T: Float> Bias<'_, T> {
         match self {
             Bias::None => {}
             Bias::PerRow(bias) => tile.for_each(|row, _, value| *value = *value + bias[row0 + row]),
-            Bias::PerColumn(bias) => {
-                tile.for_each(|_, col, value| *value = *value + bias[col0 + col])
-            }
+            Bias::PerColumn(bias) => tile.for_each(|_, col, value| *value = *value + bias[col0 + col]),
         }
     }
 }
@@ -156,28 +142,15 @@ pub fn gemm<T: Float>(
     bias.check(OP, shape.m, shape.n)?;
     let a = Batched::new(a.data, a.layout, shape.a(), OP, "A")?;
     let b = Batched::new(b.data, b.layout, shape.b(), OP, "B")?;
-    run_grid(
-        pool,
-        c,
-        &c_layout,
-        &shape.c(),
-        shape.grid(),
-        OP,
-        &|mut tile, _| {
-            let a = a.matrix(tile.matrix).row_range(tile.rows.clone());
-            let b = b.matrix(tile.matrix).col_range(tile.cols.clone());
-            product(&a, &b, &bias, &mut tile);
-        },
-    )
+    run_grid(pool, c, &c_layout, &shape.c(), shape.grid(), OP, &|mut tile, _| {
+        let a = a.matrix(tile.matrix).row_range(tile.rows.clone());
+        let b = b.matrix(tile.matrix).col_range(tile.cols.clone());
+        product(&a, &b, &bias, &mut tile);
+    })
 }
 
 /// One tile of a product, on the calling thread: `a` holds the tile's rows, `b` its columns.
-pub(super) fn product<T: Float>(
-    a: &MatView<'_, T>,
-    b: &MatView<'_, T>,
-    bias: &Bias<'_, T>,
-    tile: &mut Tile<'_, T>,
-) {
+pub(super) fn product<T: Float>(a: &MatView<'_, T>, b: &MatView<'_, T>, bias: &Bias<'_, T>, tile: &mut Tile<'_, T>) {
     if a.cols() == 0 {
         tile.for_each(|_, _, value| *value = T::ZERO);
     } else {

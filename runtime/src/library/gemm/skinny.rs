@@ -13,11 +13,7 @@ const MAX_ROWS: usize = 8;
 const BLOCK: usize = 512;
 
 /// `tile = a b` if the tile is skinny and B (or, transposed, A) has neighbouring elements in rows.
-pub(super) fn product(
-    a: &MatView<'_, f32>,
-    b: &MatView<'_, f32>,
-    tile: &mut Tile<'_, f32>,
-) -> bool {
+pub(super) fn product(a: &MatView<'_, f32>, b: &MatView<'_, f32>, tile: &mut Tile<'_, f32>) -> bool {
     let (m, n) = (tile.rows.len(), tile.cols.len());
     // A single row of C is a matrix-vector product, which the general product does well.
     if !(2..=MAX_ROWS).contains(&m) || n < 16 || b.col_stride != 1 || tile.col_stride != 1 {
@@ -50,19 +46,9 @@ impl Job for FewRows<'_, '_, '_> {
             }
             let mut depth = 0;
             while depth + 4 <= k {
-                let rows = [
-                    b.row(depth),
-                    b.row(depth + 1),
-                    b.row(depth + 2),
-                    b.row(depth + 3),
-                ];
+                let rows = [b.row(depth), b.row(depth + 1), b.row(depth + 2), b.row(depth + 3)];
                 if let [Some(b0), Some(b1), Some(b2), Some(b3)] = rows {
-                    let b = [
-                        &b0[begin..end],
-                        &b1[begin..end],
-                        &b2[begin..end],
-                        &b3[begin..end],
-                    ];
+                    let b = [&b0[begin..end], &b1[begin..end], &b2[begin..end], &b3[begin..end]];
                     for row in 0..m {
                         let factors = [0, 1, 2, 3].map(|step| a.at(row, depth + step));
                         if let Some(c) = tile.row(row) {

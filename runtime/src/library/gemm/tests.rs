@@ -19,11 +19,7 @@ impl Buffer {
     /// bit 2 reverses columns, bit 3 leaves gaps.
     fn new(batch: &[usize], rows: usize, cols: usize, flags: u8, col_major: bool) -> Buffer {
         let gap = usize::from(flags & 8 != 0);
-        let (inner, outer) = if col_major {
-            (rows, cols)
-        } else {
-            (cols, rows)
-        };
+        let (inner, outer) = if col_major { (rows, cols) } else { (cols, rows) };
         let line = inner + gap;
         let mut size = line * outer + gap;
         let mut strides = vec![0_isize; batch.len()];
@@ -33,11 +29,7 @@ impl Buffer {
                 size *= extent;
             }
         }
-        let (mut row, mut col) = if col_major {
-            (1, line as isize)
-        } else {
-            (line as isize, 1)
-        };
+        let (mut row, mut col) = if col_major { (1, line as isize) } else { (line as isize, 1) };
         let mut offset = 0;
         if flags & 2 != 0 {
             offset += row.unsigned_abs() * rows.saturating_sub(1);
@@ -47,31 +39,15 @@ impl Buffer {
             offset += col.unsigned_abs() * cols.saturating_sub(1);
             col = -col;
         }
-        Buffer {
-            batch: strides,
-            row,
-            col,
-            offset,
-            len: size,
-        }
+        Buffer { batch: strides, row, col, offset, len: size }
     }
 
     fn layout(&self) -> Layout<'_> {
-        Layout {
-            offset: self.offset,
-            batch: &self.batch,
-            row: self.row,
-            col: self.col,
-        }
+        Layout { offset: self.offset, batch: &self.batch, row: self.row, col: self.col }
     }
 
     fn index(&self, batch: &[usize], row: usize, col: usize) -> usize {
-        let start: isize = self
-            .batch
-            .iter()
-            .zip(batch)
-            .map(|(stride, at)| stride * *at as isize)
-            .sum();
+        let start: isize = self.batch.iter().zip(batch).map(|(stride, at)| stride * *at as isize).sum();
         (self.offset as isize + start + self.row * row as isize + self.col * col as isize) as usize
     }
 }
@@ -81,9 +57,7 @@ fn values(len: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(2).wrapping_add(1);
     (0..len)
         .map(|_| {
-            state = state
-                .wrapping_mul(6364136223846793005)
-                .wrapping_add(1442695040888963407);
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             ((state >> 40) as f32) / (1 << 23) as f32 - 1.0
         })
         .collect()
@@ -96,14 +70,7 @@ fn batch_indices(batch: &[usize]) -> Vec<Vec<usize>> {
     })
 }
 
-fn check(
-    batch: &[usize],
-    (m, n, k): (usize, usize, usize),
-    flags: [u8; 3],
-    major: u8,
-    bias: u8,
-    seed: u64,
-) {
+fn check(batch: &[usize], (m, n, k): (usize, usize, usize), flags: [u8; 3], major: u8, bias: u8, seed: u64) {
     let shape = GemmShape { batch, m, n, k };
     let a = Buffer::new(batch, m, k, flags[0], major & 1 != 0);
     let b = Buffer::new(batch, k, n, flags[1], major & 2 != 0);
@@ -118,16 +85,8 @@ fn check(
     let mut results = [1, 2, 4].map(|threads| {
         let pool = Pool::new(threads);
         let mut out = vec![f32::NAN; c.len];
-        let (a, b) = (
-            Operand {
-                data: &a_data[..],
-                layout: a.layout(),
-            },
-            Operand {
-                data: &b_data[..],
-                layout: b.layout(),
-            },
-        );
+        let (a, b) =
+            (Operand { data: &a_data[..], layout: a.layout() }, Operand { data: &b_data[..], layout: b.layout() });
         gemm(&pool, &shape, a, b, bias, &mut out, c.layout()).unwrap();
         out
     });
@@ -140,8 +99,8 @@ fn check(
             for col in 0..n {
                 let (mut sum, mut size) = (0.0_f64, 1.0_f64);
                 for depth in 0..k {
-                    let term = f64::from(a_data[a.index(&index, row, depth)])
-                        * f64::from(b_data[b.index(&index, depth, col)]);
+                    let term =
+                        f64::from(a_data[a.index(&index, row, depth)]) * f64::from(b_data[b.index(&index, depth, col)]);
                     sum += term;
                     size += term.abs();
                 }
@@ -159,10 +118,7 @@ fn check(
             }
         }
     }
-    assert!(
-        out.iter().all(|value| value.is_nan()),
-        "what is outside the layout keeps its value"
-    );
+    assert!(out.iter().all(|value| value.is_nan()), "what is outside the layout keeps its value");
 }
 
 proptest! {
@@ -210,14 +166,7 @@ proptest! {
 
 #[test]
 fn large_and_skinny_products_agree_with_loops() {
-    for (m, n, k) in [
-        (200, 150, 300),
-        (1, 300, 257),
-        (300, 1, 257),
-        (3, 1100, 130),
-        (8, 64, 401),
-        (64, 10, 64),
-    ] {
+    for (m, n, k) in [(200, 150, 300), (1, 300, 257), (300, 1, 257), (3, 1100, 130), (8, 64, 401), (64, 10, 64)] {
         check(&[], (m, n, k), [0; 3], 0, 2, 7);
         check(&[], (m, n, k), [0; 3], 3, 1, 8);
     }
@@ -228,105 +177,36 @@ fn large_and_skinny_products_agree_with_loops() {
 fn f64_products_are_exact_on_integers() {
     let a: Vec<f64> = (0..6).map(f64::from).collect();
     let mut c = vec![0.0; 4];
-    let shape = GemmShape {
-        batch: &[],
-        m: 2,
-        n: 2,
-        k: 3,
-    };
+    let shape = GemmShape { batch: &[], m: 2, n: 2, k: 3 };
     let (left, right) = (Layout::row_major(3), Layout::row_major(2));
-    let a = |layout| Operand {
-        data: &a[..],
-        layout,
-    };
-    gemm(
-        &Pool::new(2),
-        &shape,
-        a(left),
-        a(right),
-        Bias::None,
-        &mut c,
-        Layout::row_major(2),
-    )
-    .unwrap();
+    let a = |layout| Operand { data: &a[..], layout };
+    gemm(&Pool::new(2), &shape, a(left), a(right), Bias::None, &mut c, Layout::row_major(2)).unwrap();
     assert_eq!(c, [10.0, 13.0, 28.0, 40.0]);
 }
 
 #[test]
 fn what_does_not_fit_is_refused() {
     let pool = Pool::new(1);
-    let shape = GemmShape {
-        batch: &[],
-        m: 2,
-        n: 2,
-        k: 2,
-    };
+    let shape = GemmShape { batch: &[], m: 2, n: 2, k: 2 };
     let data = [0.0_f32; 4];
-    let good = Operand {
-        data: &data[..],
-        layout: Layout::row_major(2),
-    };
-    let call = |a, bias, len: usize, layout| {
-        gemm(&pool, &shape, a, good, bias, &mut vec![0.0; len], layout)
-    };
+    let good = Operand { data: &data[..], layout: Layout::row_major(2) };
+    let call = |a, bias, len: usize, layout| gemm(&pool, &shape, a, good, bias, &mut vec![0.0; len], layout);
     let square = Layout::row_major(2);
     assert!(call(good, Bias::None, 4, square).is_ok());
-    let short = Operand {
-        data: &data[..3],
-        layout: square,
-    };
+    let short = Operand { data: &data[..3], layout: square };
     assert!(matches!(
         call(short, Bias::None, 4, square),
-        Err(LibraryError::OutOfBounds {
-            operand: "A",
-            high: 3,
-            len: 3,
-            ..
-        })
+        Err(LibraryError::OutOfBounds { operand: "A", high: 3, len: 3, .. })
     ));
-    let before = Operand {
-        data: &data[..],
-        layout: Layout { row: -2, ..square },
-    };
-    assert!(matches!(
-        call(before, Bias::None, 4, square),
-        Err(LibraryError::OutOfBounds { low: -2, .. })
-    ));
-    assert!(matches!(
-        call(good, Bias::None, 3, square),
-        Err(LibraryError::OutOfBounds { .. })
-    ));
-    assert!(matches!(
-        call(good, Bias::None, 4, Layout { row: 1, ..square }),
-        Err(LibraryError::Overlapping { .. })
-    ));
+    let before = Operand { data: &data[..], layout: Layout { row: -2, ..square } };
+    assert!(matches!(call(before, Bias::None, 4, square), Err(LibraryError::OutOfBounds { low: -2, .. })));
+    assert!(matches!(call(good, Bias::None, 3, square), Err(LibraryError::OutOfBounds { .. })));
+    assert!(matches!(call(good, Bias::None, 4, Layout { row: 1, ..square }), Err(LibraryError::Overlapping { .. })));
     assert!(matches!(
         call(good, Bias::PerRow(&data), 4, square),
-        Err(LibraryError::Mismatch {
-            found: 4,
-            expected: 2,
-            ..
-        })
+        Err(LibraryError::Mismatch { found: 4, expected: 2, .. })
     ));
-    let huge = Layout {
-        row: isize::MAX,
-        col: isize::MAX,
-        ..square
-    };
-    assert!(matches!(
-        call(good, Bias::None, 4, huge),
-        Err(LibraryError::OutOfBounds { .. })
-    ));
-    assert!(matches!(
-        call(
-            good,
-            Bias::None,
-            4,
-            Layout {
-                batch: &[1],
-                ..square
-            }
-        ),
-        Err(LibraryError::Mismatch { .. })
-    ));
+    let huge = Layout { row: isize::MAX, col: isize::MAX, ..square };
+    assert!(matches!(call(good, Bias::None, 4, huge), Err(LibraryError::OutOfBounds { .. })));
+    assert!(matches!(call(good, Bias::None, 4, Layout { batch: &[1], ..square }), Err(LibraryError::Mismatch { .. })));
 }

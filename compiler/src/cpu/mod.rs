@@ -1,0 +1,3 @@
+//! Loop IR to machine code for CPUs.
+
+pub mod abi;
