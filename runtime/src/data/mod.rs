@@ -51,29 +51,18 @@ pub enum DataError {
 
 impl DataError {
     fn damaged(offset: usize, reason: impl Into<String>) -> DataError {
-        DataError::Damaged {
-            place: String::new(),
-            offset,
-            reason: reason.into(),
-        }
+        DataError::Damaged { place: String::new(), offset, reason: reason.into() }
     }
 
     fn unsupported(reason: impl Into<String>) -> DataError {
-        DataError::Unsupported {
-            place: String::new(),
-            reason: reason.into(),
-        }
+        DataError::Unsupported { place: String::new(), reason: reason.into() }
     }
 
     /// The same error, in a member of an archive.
     fn in_member(self, name: &str) -> DataError {
         let place = format!("{name}: ");
         match self {
-            DataError::Damaged { offset, reason, .. } => DataError::Damaged {
-                place,
-                offset,
-                reason,
-            },
+            DataError::Damaged { offset, reason, .. } => DataError::Damaged { place, offset, reason },
             DataError::Unsupported { reason, .. } => DataError::Unsupported { place, reason },
             other => other,
         }
@@ -83,31 +72,18 @@ impl DataError {
     fn in_file(self, path: &Path) -> DataError {
         let file = path.display();
         match self {
-            DataError::Damaged {
-                place,
-                offset,
-                reason,
-            } => DataError::Damaged {
-                place: format!("{file}: {place}"),
-                offset,
-                reason,
-            },
-            DataError::Unsupported { place, reason } => DataError::Unsupported {
-                place: format!("{file}: {place}"),
-                reason,
-            },
+            DataError::Damaged { place, offset, reason } => {
+                DataError::Damaged { place: format!("{file}: {place}"), offset, reason }
+            }
+            DataError::Unsupported { place, reason } => {
+                DataError::Unsupported { place: format!("{file}: {place}"), reason }
+            }
             DataError::Invalid(reason) => DataError::Invalid(format!("{file}: {reason}")),
-            DataError::Io { source, .. } => DataError::Io {
-                path: file.to_string(),
-                source,
-            },
+            DataError::Io { source, .. } => DataError::Io { path: file.to_string(), source },
         }
     }
 
     fn io(path: &Path, source: std::io::Error) -> DataError {
-        DataError::Io {
-            path: path.display().to_string(),
-            source,
-        }
+        DataError::Io { path: path.display().to_string(), source }
     }
 }

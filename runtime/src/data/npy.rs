@@ -91,11 +91,7 @@ impl Array {
     /// When `data` has another length than shape and type ask for.
     pub fn new(dtype: NpyDtype, shape: Vec<usize>, data: Vec<u8>) -> Result<Array, DataError> {
         if byte_len(dtype, &shape) != Some(data.len()) {
-            let reason = format!(
-                "{} bytes do not make a {} array of shape {shape:?}",
-                data.len(),
-                dtype.code()
-            );
+            let reason = format!("{} bytes do not make a {} array of shape {shape:?}", data.len(), dtype.code());
             return Err(DataError::Invalid(reason));
         }
         Ok(Array { dtype, shape, data })
@@ -131,9 +127,7 @@ pub fn read(bytes: &[u8]) -> Result<Array, DataError> {
     let data = bytes.get(header.len..).unwrap_or_default();
     let wanted = byte_len(header.dtype, &header.shape);
     if wanted != Some(data.len()) {
-        let wanted = wanted.map_or("more than memory can hold".to_owned(), |wanted| {
-            wanted.to_string()
-        });
+        let wanted = wanted.map_or("more than memory can hold".to_owned(), |wanted| wanted.to_string());
         let reason = format!(
             "{} bytes of data, but shape {:?} of {} takes {wanted}",
             data.len(),
@@ -142,25 +136,15 @@ pub fn read(bytes: &[u8]) -> Result<Array, DataError> {
         );
         return Err(DataError::damaged(header.len, reason));
     }
-    let mut data = if header.fortran {
-        to_c_order(data, &header.shape, header.dtype.size())
-    } else {
-        data.to_vec()
-    };
+    let mut data = if header.fortran { to_c_order(data, &header.shape, header.dtype.size()) } else { data.to_vec() };
     if header.big_endian && header.dtype.part() > 1 {
-        data.chunks_exact_mut(header.dtype.part())
-            .for_each(<[u8]>::reverse);
+        data.chunks_exact_mut(header.dtype.part()).for_each(<[u8]>::reverse);
     }
     if header.dtype == NpyDtype::Bool {
         // Any other byte than 0 and 1 is true to NumPy, and undefined to a kernel.
-        data.iter_mut()
-            .for_each(|byte| *byte = u8::from(*byte != 0));
+        data.iter_mut().for_each(|byte| *byte = u8::from(*byte != 0));
     }
-    Ok(Array {
-        dtype: header.dtype,
-        shape: header.shape,
-        data,
-    })
+    Ok(Array { dtype: header.dtype, shape: header.shape, data })
 }
 
 /// Reads a .npy file.
@@ -222,9 +206,7 @@ fn byte_len(dtype: NpyDtype, shape: &[usize]) -> Option<usize> {
     if shape.contains(&0) {
         return Some(0);
     }
-    shape
-        .iter()
-        .try_fold(dtype.size(), |product, extent| product.checked_mul(*extent))
+    shape.iter().try_fold(dtype.size(), |product, extent| product.checked_mul(*extent))
 }
 
 /// Elements in Fortran order (first index fastest) put into C order.
@@ -266,37 +248,25 @@ struct Header {
 impl Header {
     fn parse(bytes: &[u8]) -> Result<Header, DataError> {
         if !bytes.starts_with(MAGIC) {
-            return Err(DataError::damaged(
-                0,
-                "not a .npy file: it does not start with \\x93NUMPY",
-            ));
+            return Err(DataError::damaged(0, "not a .npy file: it does not start with \\x93NUMPY"));
         }
         let cut = || DataError::damaged(bytes.len(), "the file ends inside its header");
         let version = *bytes.get(6).ok_or_else(cut)?;
         let (begin, length) = match version {
             1 => {
-                let length = bytes
-                    .get(8..10)
-                    .and_then(|b| b.try_into().ok())
-                    .map(u16::from_le_bytes);
+                let length = bytes.get(8..10).and_then(|b| b.try_into().ok()).map(u16::from_le_bytes);
                 (10, length.map(usize::from))
             }
             2 | 3 => {
-                let length = bytes
-                    .get(8..12)
-                    .and_then(|b| b.try_into().ok())
-                    .map(u32::from_le_bytes);
+                let length = bytes.get(8..12).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
                 (12, length.and_then(|length| usize::try_from(length).ok()))
             }
             other => {
-                let reason =
-                    format!("version {other} of the .npy format; save the array with NumPy 1 or 2");
+                let reason = format!("version {other} of the .npy format; save the array with NumPy 1 or 2");
                 return Err(DataError::unsupported(reason));
             }
         };
-        let end = length
-            .and_then(|length| length.checked_add(begin))
-            .ok_or_else(cut)?;
+        let end = length.and_then(|length| length.checked_add(begin)).ok_or_else(cut)?;
         let text = bytes.get(begin..end).ok_or_else(cut)?;
         let mut reader = Literal { text, at: 0, begin };
         let (mut descr, mut fortran, mut shape) = (None, None, None);
@@ -319,17 +289,10 @@ impl Header {
         if reader.at != text.len() {
             return Err(reader.error("something follows the header's closing brace"));
         }
-        let (Some((dtype, big_endian)), Some(fortran), Some(shape)) = (descr, fortran, shape)
-        else {
+        let (Some((dtype, big_endian)), Some(fortran), Some(shape)) = (descr, fortran, shape) else {
             return Err(reader.error("the header lacks one of descr, fortran_order and shape"));
         };
-        Ok(Header {
-            dtype,
-            big_endian,
-            fortran,
-            shape,
-            len: end,
-        })
+        Ok(Header { dtype, big_endian, fortran, shape, len: end })
     }
 }
 
@@ -348,10 +311,7 @@ impl<'a> Literal<'a> {
 
     fn skip_space(&mut self) {
         let rest = self.text.get(self.at..).unwrap_or_default();
-        self.at += rest
-            .iter()
-            .take_while(|byte| byte.is_ascii_whitespace())
-            .count();
+        self.at += rest.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
     }
 
     fn try_take(&mut self, byte: u8) -> bool {
@@ -405,13 +365,10 @@ impl<'a> Literal<'a> {
                 return Err(self.error("more than 64 dims"));
             }
             self.skip_space();
-            let digits =
-                std::str::from_utf8(self.run(|byte| byte.is_ascii_digit())).unwrap_or_default();
+            let digits = std::str::from_utf8(self.run(|byte| byte.is_ascii_digit())).unwrap_or_default();
             // Python 2 wrote long integers with an L.
             self.try_take(b'L');
-            let extent = digits
-                .parse()
-                .map_err(|_| self.error("an extent that is not a number"))?;
+            let extent = digits.parse().map_err(|_| self.error("an extent that is not a number"))?;
             extents.push(extent);
             if !self.try_take(b',') {
                 self.take(b')')?;
@@ -424,9 +381,7 @@ impl<'a> Literal<'a> {
     fn descr(&mut self) -> Result<(NpyDtype, bool), DataError> {
         self.skip_space();
         if self.text.get(self.at) == Some(&b'[') {
-            return Err(DataError::unsupported(
-                "an array of records; save each field as an array of its own",
-            ));
+            return Err(DataError::unsupported("an array of records; save each field as an array of its own"));
         }
         let descr = String::from_utf8_lossy(self.string()?).into_owned();
         let (order, code) = match descr.as_bytes().first() {

@@ -39,13 +39,9 @@ pub fn read(bytes: &[u8]) -> Result<Vec<(String, Array)>, DataError> {
             return Err(DataError::unsupported(reason).in_member(&entry.name));
         };
         if !seen.insert(name.to_owned()) {
-            return Err(
-                DataError::damaged(entry.offset, "a name that occurs twice").in_member(name)
-            );
+            return Err(DataError::damaged(entry.offset, "a name that occurs twice").in_member(name));
         }
-        let content = entry
-            .content(bytes)
-            .map_err(|error| error.in_member(name))?;
+        let content = entry.content(bytes).map_err(|error| error.in_member(name))?;
         let array = npy::read(&content).map_err(|error| error.in_member(name))?;
         arrays.push((name.to_owned(), array));
     }
@@ -65,10 +61,7 @@ pub fn read_file(path: &Path) -> Result<Vec<(String, Array)>, DataError> {
 ///
 /// # Errors
 /// A name given twice or too long, and what the system says.
-pub fn write_file<'a>(
-    path: &Path,
-    arrays: impl IntoIterator<Item = (&'a str, &'a Array)>,
-) -> Result<(), DataError> {
+pub fn write_file<'a>(path: &Path, arrays: impl IntoIterator<Item = (&'a str, &'a Array)>) -> Result<(), DataError> {
     let file = std::fs::File::create(path).map_err(|error| DataError::io(path, error))?;
     let mut out = io::BufWriter::new(file);
     write(&mut out, arrays).map_err(|error| error.in_file(path))?;
@@ -93,45 +86,27 @@ pub(super) fn write_with<'a>(
     limit: u64,
 ) -> Result<(), DataError> {
     let mut seen = HashSet::new();
-    let mut put = |bytes: &[u8]| {
-        out.write_all(bytes).map_err(|source| DataError::Io {
-            path: "the archive".to_owned(),
-            source,
-        })
-    };
+    let mut put =
+        |bytes: &[u8]| out.write_all(bytes).map_err(|source| DataError::Io { path: "the archive".to_owned(), source });
     let (mut central, mut entries, mut position) = (Vec::new(), 0_u64, 0_u64);
     for (name, array) in arrays {
         if !seen.insert(name) || name.len() > 60_000 {
-            return Err(DataError::Invalid(format!(
-                "an array name that occurs twice or is too long: {name:.80}"
-            )));
+            return Err(DataError::Invalid(format!("an array name that occurs twice or is too long: {name:.80}")));
         }
         let header = npy::header(array);
         let size = (header.len() + array.data().len()) as u64;
         let mut crc = Crc::new();
         crc.update(&header);
         crc.update(array.data());
-        let member = Member {
-            name: format!("{name}.npy"),
-            size,
-            crc: crc.sum(),
-            position,
-        };
+        let member = Member { name: format!("{name}.npy"), size, crc: crc.sum(), position };
         let local = member.local_header(limit);
-        [&local[..], &header, array.data()]
-            .into_iter()
-            .try_for_each(&mut put)?;
+        [&local[..], &header, array.data()].into_iter().try_for_each(&mut put)?;
         central.extend(member.central_header(limit));
         position += local.len() as u64 + size;
         entries += 1;
     }
     put(&central)?;
-    put(&end_of_archive(
-        entries,
-        central.len() as u64,
-        position,
-        limit,
-    ))
+    put(&end_of_archive(entries, central.len() as u64, position, limit))
 }
 
 /// A member being written.
@@ -158,11 +133,7 @@ impl Member {
     }
 
     fn local_header(&self, limit: u64) -> Vec<u8> {
-        let extra = if self.size >= limit {
-            extra64(&[self.size, self.size])
-        } else {
-            Vec::new()
-        };
+        let extra = if self.size >= limit { extra64(&[self.size, self.size]) } else { Vec::new() };
         let mut bytes = LOCAL.to_le_bytes().to_vec();
         bytes.extend(self.common(!extra.is_empty(), extra.len()));
         bytes.extend(self.name.as_bytes());
@@ -173,30 +144,16 @@ impl Member {
     fn central_header(&self, limit: u64) -> Vec<u8> {
         let big = self.size >= limit;
         let far = self.position >= limit;
-        let mut fields = if big {
-            vec![self.size, self.size]
-        } else {
-            Vec::new()
-        };
+        let mut fields = if big { vec![self.size, self.size] } else { Vec::new() };
         fields.extend(far.then_some(self.position));
-        let extra = if fields.is_empty() {
-            Vec::new()
-        } else {
-            extra64(&fields)
-        };
+        let extra = if fields.is_empty() { Vec::new() } else { extra64(&fields) };
         let mut bytes = CENTRAL.to_le_bytes().to_vec();
         put16(&mut bytes, &[45]);
         bytes.extend(self.common(big, extra.len()));
         // Comment length, disk, internal attributes.
         put16(&mut bytes, &[0, 0, 0]);
         // External attributes: a regular file that its owner may write, all may read.
-        put32(
-            &mut bytes,
-            &[
-                0o100_644 << 16,
-                if far { u32::MAX } else { self.position as u32 },
-            ],
-        );
+        put32(&mut bytes, &[0o100_644 << 16, if far { u32::MAX } else { self.position as u32 }]);
         bytes.extend(self.name.as_bytes());
         bytes.extend(extra);
         bytes
@@ -219,14 +176,7 @@ fn end_of_archive(entries: u64, size: u64, position: u64, limit: u64) -> Vec<u8>
     let count = if big { u16::MAX } else { entries as u16 };
     put32(&mut bytes, &[END]);
     put16(&mut bytes, &[0, 0, count, count]);
-    put32(
-        &mut bytes,
-        &if big {
-            [u32::MAX; 2]
-        } else {
-            [size as u32, position as u32]
-        },
-    );
+    put32(&mut bytes, &if big { [u32::MAX; 2] } else { [size as u32, position as u32] });
     put16(&mut bytes, &[0]);
     bytes
 }
@@ -239,21 +189,15 @@ fn extra64(fields: &[u64]) -> Vec<u8> {
 }
 
 fn put16(bytes: &mut Vec<u8>, values: &[u16]) {
-    values
-        .iter()
-        .for_each(|value| bytes.extend(value.to_le_bytes()));
+    values.iter().for_each(|value| bytes.extend(value.to_le_bytes()));
 }
 
 fn put32(bytes: &mut Vec<u8>, values: &[u32]) {
-    values
-        .iter()
-        .for_each(|value| bytes.extend(value.to_le_bytes()));
+    values.iter().for_each(|value| bytes.extend(value.to_le_bytes()));
 }
 
 fn put64(bytes: &mut Vec<u8>, values: &[u64]) {
-    values
-        .iter()
-        .for_each(|value| bytes.extend(value.to_le_bytes()));
+    values.iter().for_each(|value| bytes.extend(value.to_le_bytes()));
 }
 
 /// Reads numbers one after the other, each checked to be there.
@@ -266,8 +210,7 @@ impl<'a> Cursor<'a> {
     fn take(&mut self, len: usize) -> Result<&'a [u8], DataError> {
         let end = self.at.checked_add(len);
         let taken = end.and_then(|end| self.bytes.get(self.at..end));
-        let taken =
-            taken.ok_or_else(|| DataError::damaged(self.at, "the archive ends too soon"))?;
+        let taken = taken.ok_or_else(|| DataError::damaged(self.at, "the archive ends too soon"))?;
         self.at += len;
         Ok(taken)
     }
@@ -275,10 +218,7 @@ impl<'a> Cursor<'a> {
     /// A little-endian number of `len` bytes, at most 8.
     fn number(&mut self, len: usize) -> Result<u64, DataError> {
         let bytes = self.take(len)?;
-        Ok(bytes
-            .iter()
-            .rev()
-            .fold(0, |number, byte| number << 8 | u64::from(*byte)))
+        Ok(bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
     }
 
     fn u16(&mut self) -> Result<u16, DataError> {
@@ -300,10 +240,7 @@ impl<'a> Cursor<'a> {
 
 /// A cursor at a place that the archive states.
 fn cursor(bytes: &[u8], at: u64) -> Cursor<'_> {
-    Cursor {
-        bytes,
-        at: usize::try_from(at).unwrap_or(usize::MAX),
-    }
+    Cursor { bytes, at: usize::try_from(at).unwrap_or(usize::MAX) }
 }
 
 /// A member, as the central directory tells it.
@@ -334,21 +271,15 @@ fn directory(bytes: &[u8]) -> Result<Vec<Entry>, DataError> {
 fn find_directory(bytes: &[u8]) -> Result<(u64, u64), DataError> {
     const END_LEN: usize = 22;
     let newest = bytes.len().checked_sub(END_LEN);
-    let newest =
-        newest.ok_or_else(|| DataError::damaged(0, "not a zip archive: it is too short"))?;
+    let newest = newest.ok_or_else(|| DataError::damaged(0, "not a zip archive: it is too short"))?;
     let oldest = newest.saturating_sub(usize::from(u16::MAX));
     // The record is last, but for a comment of up to 64 KiB whose length it states.
     let end = (oldest..=newest).rev().find(|at| {
         let record = bytes.get(*at..).unwrap_or_default();
-        let comment = record
-            .get(20..22)
-            .and_then(|b| b.try_into().ok())
-            .map(u16::from_le_bytes);
-        record.starts_with(&END.to_le_bytes())
-            && comment.map(|len| usize::from(len) + END_LEN) == Some(record.len())
+        let comment = record.get(20..22).and_then(|b| b.try_into().ok()).map(u16::from_le_bytes);
+        record.starts_with(&END.to_le_bytes()) && comment.map(|len| usize::from(len) + END_LEN) == Some(record.len())
     });
-    let end =
-        end.ok_or_else(|| DataError::damaged(newest, "not a zip archive: it has no end record"))?;
+    let end = end.ok_or_else(|| DataError::damaged(newest, "not a zip archive: it has no end record"))?;
     let mut record = Cursor { bytes, at: end + 4 };
     let disks = record.number(4)?;
     record.u16()?;
@@ -356,17 +287,13 @@ fn find_directory(bytes: &[u8]) -> Result<(u64, u64), DataError> {
     record.u32()?;
     let position = u64::from(record.u32()?);
     if disks != 0 && disks != u64::from(u32::MAX) {
-        return Err(DataError::unsupported(
-            "an archive in several files; join them first",
-        ));
+        return Err(DataError::unsupported("an archive in several files; join them first"));
     }
     if count != u64::from(u16::MAX) && position != u64::from(u32::MAX) {
         return Ok((count, position));
     }
     let locator = end.checked_sub(20).map(|at| Cursor { bytes, at });
-    let Some(mut locator) =
-        locator.filter(|at| at.bytes[at.at..].starts_with(&END64_LOCATOR.to_le_bytes()))
-    else {
+    let Some(mut locator) = locator.filter(|at| at.bytes[at.at..].starts_with(&END64_LOCATOR.to_le_bytes())) else {
         // Exactly 65,535 members, or a directory at 4 GiB - 1: allowed without zip64.
         return Ok((count, position));
     };
@@ -396,31 +323,18 @@ impl Entry {
         let extra = cursor.take(usize::from(extra_len))?;
         cursor.take(usize::from(comment_len))?;
         if flags & 1 != 0 {
-            return Err(
-                DataError::unsupported("an encrypted member; save it without a password")
-                    .in_member(&name),
-            );
+            return Err(DataError::unsupported("an encrypted member; save it without a password").in_member(&name));
         }
         let mut wide = Extra64::find(extra);
         let mut widen = |value: u32| match value {
-            u32::MAX => wide
-                .next()
-                .ok_or_else(|| DataError::damaged(offset, "its 64-bit size is missing")),
+            u32::MAX => wide.next().ok_or_else(|| DataError::damaged(offset, "its 64-bit size is missing")),
             value => Ok(u64::from(value)),
         };
         // The order in the extra field: size, compressed size, position, each only where needed.
         let size = widen(size)?;
         let compressed = widen(compressed)?;
         let position = widen(position)?;
-        Ok(Entry {
-            name,
-            method,
-            crc,
-            compressed,
-            size,
-            position,
-            offset,
-        })
+        Ok(Entry { name, method, crc, compressed, size, position, offset })
     }
 
     /// The member's bytes.
@@ -436,32 +350,21 @@ impl Entry {
             STORED => packed.to_vec(),
             DEFLATED => {
                 if self.size > self.compressed.saturating_mul(MAX_RATIO) {
-                    return Err(DataError::damaged(
-                        self.offset,
-                        "a size that its data cannot inflate to",
-                    ));
+                    return Err(DataError::damaged(self.offset, "a size that its data cannot inflate to"));
                 }
                 let mut content = Vec::new();
                 let mut decoder = DeflateDecoder::new(packed).take(self.size.saturating_add(1));
                 let inflated = decoder.read_to_end(&mut content);
-                inflated.map_err(|error| {
-                    DataError::damaged(begin, format!("it does not inflate: {error}"))
-                })?;
+                inflated.map_err(|error| DataError::damaged(begin, format!("it does not inflate: {error}")))?;
                 content
             }
             other => {
-                let reason = format!(
-                    "compression method {other}; save it with numpy.savez or savez_compressed"
-                );
+                let reason = format!("compression method {other}; save it with numpy.savez or savez_compressed");
                 return Err(DataError::unsupported(reason));
             }
         };
         if content.len() as u64 != self.size {
-            let reason = format!(
-                "{} bytes where the directory says {}",
-                content.len(),
-                self.size
-            );
+            let reason = format!("{} bytes where the directory says {}", content.len(), self.size);
             return Err(DataError::damaged(begin, reason));
         }
         let mut crc = Crc::new();
@@ -478,10 +381,7 @@ struct Extra64<'a>(&'a [u8]);
 
 impl<'a> Extra64<'a> {
     fn find(extra: &'a [u8]) -> Extra64<'a> {
-        let mut cursor = Cursor {
-            bytes: extra,
-            at: 0,
-        };
+        let mut cursor = Cursor { bytes: extra, at: 0 };
         while let (Ok(id), Ok(len)) = (cursor.u16(), cursor.u16()) {
             match cursor.take(usize::from(len)) {
                 Ok(field) if id == EXTRA64 => return Extra64(field),

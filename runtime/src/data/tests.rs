@@ -30,9 +30,7 @@ fn arrays() -> impl Strategy<Value = Array> {
     (prop::sample::select(NpyDtype::ALL), shape, any::<u8>()).prop_map(|(dtype, shape, seed)| {
         let len = shape.iter().product::<usize>() * dtype.size();
         let mask = if dtype == NpyDtype::Bool { 1 } else { 255 };
-        let data = (0..len)
-            .map(|at| (at as u8).wrapping_mul(37).wrapping_add(seed) & mask)
-            .collect();
+        let data = (0..len).map(|at| (at as u8).wrapping_mul(37).wrapping_add(seed) & mask).collect();
         Array::new(dtype, shape, data).unwrap()
     })
 }
@@ -126,32 +124,21 @@ fn orders_and_endianness() {
         let text = "{'descr': '>i2', 'fortran_order': True, 'shape': (2, 3), }      \n";
         let array = npy::read(&with_header(version, text, &data)).unwrap();
         assert_eq!((array.dtype(), array.shape()), (NpyDtype::I16, &[2, 3][..]));
-        let expected: Vec<u8> = [0_u16, 2, 4, 1, 3, 5]
-            .into_iter()
-            .flat_map(u16::to_le_bytes)
-            .collect();
+        let expected: Vec<u8> = [0_u16, 2, 4, 1, 3, 5].into_iter().flat_map(u16::to_le_bytes).collect();
         assert_eq!(array.data(), expected);
     }
     let text = "{\"shape\": (1L,), \"descr\": \">c8\", \"fortran_order\": False}";
     let array = npy::read(&with_header(1, text, &[1, 2, 3, 4, 5, 6, 7, 8])).unwrap();
     assert_eq!(array.data(), [4, 3, 2, 1, 8, 7, 6, 5]);
     let text = "{'descr': '|b1', 'fortran_order': False, 'shape': (3,)}";
-    assert_eq!(
-        npy::read(&with_header(1, text, &[0, 1, 200]))
-            .unwrap()
-            .data(),
-        [0, 1, 1]
-    );
+    assert_eq!(npy::read(&with_header(1, text, &[0, 1, 200])).unwrap().data(), [0, 1, 1]);
 }
 
 #[test]
 fn errors_name_what_is_wrong() {
     let check = |bytes: &[u8], expected: &str| {
         let message = npy::read(bytes).expect_err(expected).to_string();
-        assert!(
-            message.contains(expected),
-            "{message:?} should say {expected:?}"
-        );
+        assert!(message.contains(expected), "{message:?} should say {expected:?}");
     };
     check(b"PK", "not a .npy file");
     check(b"\x93NUMPY\x01\0\xff\xff{", "ends inside its header");
@@ -161,10 +148,7 @@ fn errors_name_what_is_wrong() {
     let long = "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000,)}";
     check(&with_header(1, long, &[0; 16]), "takes 4000000000");
     let negative = "{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}";
-    check(
-        &with_header(1, negative, &[]),
-        "an extent that is not a number",
-    );
+    check(&with_header(1, negative, &[]), "an extent that is not a number");
     let text = "{'descr': '<U5', 'fortran_order': False, 'shape': ()}";
     check(&with_header(1, text, &[0; 20]), "elements of type \"<U5\"");
     let records = "{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': ()}";
@@ -178,16 +162,10 @@ fn errors_name_what_is_wrong() {
 fn archives_with_faults_are_refused() {
     let array = Array::new(NpyDtype::U8, vec![300], vec![7; 300]).unwrap();
     let archive = deflated_archive(&array);
-    assert_eq!(
-        npz::read(&archive).unwrap(),
-        [("x".to_owned(), array.clone())]
-    );
+    assert_eq!(npz::read(&archive).unwrap(), [("x".to_owned(), array.clone())]);
     let check = |bytes: &[u8], expected: &str| {
         let message = npz::read(bytes).expect_err(expected).to_string();
-        assert!(
-            message.contains(expected),
-            "{message:?} should say {expected:?}"
-        );
+        assert!(message.contains(expected), "{message:?} should say {expected:?}");
     };
     check(b"", "too short");
     check(&[0; 100], "no end record");
@@ -197,20 +175,11 @@ fn archives_with_faults_are_refused() {
         bytes[at] = value;
         bytes
     };
-    let central = archive
-        .windows(4)
-        .position(|window| window == b"PK\x01\x02")
-        .unwrap();
+    let central = archive.windows(4).position(|window| window == b"PK\x01\x02").unwrap();
     check(&changed(central + 8, 1), "x.npy: an encrypted member");
     check(&changed(central + 10, 12), "compression method 12");
-    check(
-        &changed(central + 16, archive[central + 16] ^ 1),
-        "its checksum is wrong",
-    );
-    check(
-        &changed(central + 24, archive[central + 24] ^ 1),
-        "where the directory says",
-    );
+    check(&changed(central + 16, archive[central + 16] ^ 1), "its checksum is wrong");
+    check(&changed(central + 24, archive[central + 24] ^ 1), "where the directory says");
     check(&changed(central + 27, 0x70), "cannot inflate to");
     check(&changed(central + 50, b'z'), "not a .npy file");
     let mut out = Vec::new();
@@ -225,10 +194,7 @@ fn files_on_disk() {
     npy::write_file(&array, &one).unwrap();
     assert_eq!(npy::read_file(&one).unwrap(), array);
     npz::write_file(&many, [("first", &array), ("second", &array)]).unwrap();
-    assert_eq!(
-        npz::read_file(&many).unwrap()[1],
-        ("second".to_owned(), array)
-    );
+    assert_eq!(npz::read_file(&many).unwrap()[1], ("second".to_owned(), array));
     let message = npy::read_file(&many).expect_err("an archive").to_string();
     assert!(message.contains("a.npz: at byte 0"), "{message}");
     assert!(npy::read_file(&folder.path().join("none")).is_err());
@@ -237,10 +203,8 @@ fn files_on_disk() {
 /// The archives that NumPy wrote, where the shared folder is present.
 #[test]
 fn golden_archives() {
-    let shared = std::env::var_os("FRIT_SHARED").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"),
-        std::path::PathBuf::from,
-    );
+    let shared = std::env::var_os("FRIT_SHARED")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"), std::path::PathBuf::from);
     let Ok(files) = std::fs::read_dir(shared.join("golden/afkan")) else {
         println!("skipped: no golden archives in {}", shared.display());
         return;

@@ -263,7 +263,19 @@ pub(super) struct Tile<'a, T> {
     data: PhantomData<&'a mut [T]>,
 }
 
-impl<T: Copy> Tile<'_, T> {
+impl<'a, T: Copy> Tile<'a, T> {
+    /// A slice as a dense matrix, if it is long enough.
+    pub(super) fn over(data: &'a mut [T], rows: usize, cols: usize) -> Option<Tile<'a, T>> {
+        if rows.checked_mul(cols)? > data.len() {
+            return None;
+        }
+        let col_stride = 1;
+        let row_stride = isize::try_from(cols).ok()?;
+        let (rows, cols) = (0..rows, 0..cols);
+        let start = data.as_mut_ptr();
+        Some(Tile { start, matrix: 0, rows, cols, row_stride, col_stride, data: PhantomData })
+    }
+
     /// Element (row, col), counted from the tile's corner.
     #[inline(always)]
     pub(super) fn at(&mut self, row: usize, col: usize) -> &mut T {
@@ -360,4 +372,29 @@ pub(super) fn run_grid<T: Copy + Send>(
         }
     });
     Ok(())
+}
+
+/// Scratch memory, a part for each worker.
+pub(super) struct Slots<'a> {
+    start: Shared<f32>,
+    slot: usize,
+    slots: usize,
+    data: PhantomData<&'a mut [f32]>,
+}
+
+impl<'a> Slots<'a> {
+    /// Parts of `slot` elements each.
+    pub(super) fn new(scratch: &'a mut [f32], slot: usize) -> Self {
+        let slots = scratch.len().checked_div(slot).unwrap_or(usize::MAX);
+        Slots { start: Shared(scratch.as_mut_ptr()), slot, slots, data: PhantomData }
+    }
+
+    /// Calls `job` with a worker's part. Only for use inside [`run_grid`] on one pool, which never
+    /// has one worker number in use twice at a time.
+    pub(super) fn with(&self, worker: usize, job: impl FnOnce(&mut [f32])) {
+        assert!(worker < self.slots, "scratch for every worker");
+        // SAFETY: the part lies in the borrowed slice, and while `job` runs no other thread has
+        // this worker number. A part of no elements is valid at any place.
+        job(unsafe { std::slice::from_raw_parts_mut(self.start.start().add(worker * self.slot), self.slot) });
+    }
 }

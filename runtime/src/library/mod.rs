@@ -12,7 +12,7 @@
 //! How work is cut into tiles follows from shapes alone, and each output element is computed
 //! whole by one tile: the same bits come out at any number of threads.
 
-//CONV
+pub mod conv;
 pub mod gemm;
 mod grid;
 mod simd;
