@@ -375,23 +375,23 @@ pub(super) fn run_grid<T: Copy + Send>(
 }
 
 /// Scratch memory, a part for each worker.
-pub(super) struct Slots<'a> {
-    start: Shared<f32>,
+pub(super) struct Slots<'a, T> {
+    start: Shared<T>,
     slot: usize,
     slots: usize,
-    data: PhantomData<&'a mut [f32]>,
+    data: PhantomData<&'a mut [T]>,
 }
 
-impl<'a> Slots<'a> {
+impl<'a, T> Slots<'a, T> {
     /// Parts of `slot` elements each.
-    pub(super) fn new(scratch: &'a mut [f32], slot: usize) -> Self {
+    pub(super) fn new(scratch: &'a mut [T], slot: usize) -> Self {
         let slots = scratch.len().checked_div(slot).unwrap_or(usize::MAX);
         Slots { start: Shared(scratch.as_mut_ptr()), slot, slots, data: PhantomData }
     }
 
     /// Calls `job` with a worker's part. Only for use inside [`run_grid`] on one pool, which never
     /// has one worker number in use twice at a time.
-    pub(super) fn with(&self, worker: usize, job: impl FnOnce(&mut [f32])) {
+    pub(super) fn with(&self, worker: usize, job: impl FnOnce(&mut [T])) {
         assert!(worker < self.slots, "scratch for every worker");
         // SAFETY: the part lies in the borrowed slice, and while `job` runs no other thread has
         // this worker number. A part of no elements is valid at any place.

@@ -16,7 +16,7 @@ pub mod conv;
 pub mod gemm;
 mod grid;
 mod simd;
-//SORT
+pub mod sort;
 
 /// What a library call refuses.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
