@@ -5,9 +5,11 @@
 //!
 //! - [`npy`] one array a file.
 //! - [`npz`] named arrays in a zip archive.
+//! - `tensor` conversions to and from the tensors of programs.
 
 pub mod npy;
 pub mod npz;
+mod tensor;
 #[cfg(test)]
 mod tests;
 
