@@ -1,0 +1,4 @@
+//! page
+pub mod proto;
+#[cfg(test)]
+mod testing;
