@@ -17,6 +17,7 @@ pub mod builder;
 pub mod convert;
 pub mod graph;
 pub mod module;
+pub mod onnx;
 pub mod op;
 pub mod origin;
 pub mod tensor;

@@ -1,4 +1,30 @@
-//! page
+//! ONNX files in, modules out.
+//!
+//! ```text
+//!  model.onnx --> proto (prost structs) --> Module of `onnx` ops --> passes/legalize
+//!                   |                         ^
+//!                   '-- tensor <-- external   '-- opsets (which version of an operator is meant)
+//!  input_0.pb <--> value
+//! ```
+//!
+//! - [`proto`]: the messages of the format; checks the wire format only.
+//! - `tensor`, `external`: constant data in every encoding, in the file or beside it.
+//! - `value`: test values in files of their own.
+//! - [`opsets`]: the versions of all official operators, as a table.
+//! - `error`: what was wrong, or a report of everything that is missing.
+//!
+//! Nothing in a file is trusted: whatever its bytes, the answer is a module or an error, and no memory is taken because
+//! a file claims to need it.
+
+mod error;
+mod external;
+pub mod opsets;
 pub mod proto;
+mod tensor;
 #[cfg(test)]
 mod testing;
+mod value;
+
+pub use error::{Missing, MissingKind, OnnxError, Place, Report};
+pub use tensor::{SPARSE_LIMIT, data_type, to_proto as tensor_to_proto};
+pub use value::{HostValue, read_tensor, read_value, write_value};

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::onnx::testing::{Draws, files_under, shared_folder};
-use onnx_protobuf::Message as _;
 use proptest::prelude::*;
 
 /// What we write reads the same to them, and what they write reads the same to us. Compared in their terms: they
@@ -153,10 +152,8 @@ fn random_model(d: &mut Draws<'_>) -> ModelProto {
         model_version: d.option(|d| d.integer()),
         doc_string: d.option(Draws::string),
         graph: d.option(|d| random_graph(d, 2)),
-        opset_import: d.list(|d| OperatorSetIdProto {
-            domain: d.option(Draws::string),
-            version: d.option(|d| d.integer()),
-        }),
+        opset_import: d
+            .list(|d| OperatorSetIdProto { domain: d.option(Draws::string), version: d.option(|d| d.integer()) }),
         metadata_props: d.list(random_entry),
         training_info: d.list(|d| TrainingInfoProto {
             initialization: d.option(|d| random_graph(d, 0)),
@@ -275,9 +272,8 @@ fn random_value_info(d: &mut Draws<'_>) -> ValueInfoProto {
 }
 
 fn random_type(d: &mut Draws<'_>, depth: u32) -> TypeProto {
-    let inner = |d: &mut Draws<'_>| {
-        depth.checked_sub(1).and_then(|depth| d.option(|d| Box::new(random_type(d, depth))))
-    };
+    let inner =
+        |d: &mut Draws<'_>| depth.checked_sub(1).and_then(|depth| d.option(|d| Box::new(random_type(d, depth))));
     let tensor = |d: &mut Draws<'_>| TensorTypeProto {
         elem_type: d.option(|d| d.integer() as i32),
         shape: d.option(|d| TensorShapeProto {
