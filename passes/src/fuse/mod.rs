@@ -1,0 +1,53 @@
+//! Forming kernels: groups of ops become `fusion` nodes, and every group that does not says why.
+//!
+//! In: a function of core ops. Out: the same function where groups of elementwise ops, views and reductions are
+//! `fusion` nodes (the region is the meaning; isolated, so what it reads are operands). An op that joins no group stays
+//! as it is: the compiler compiles a lone op as a body of one. `-O0` runs no fusion.
+//!
+//! # The contract with the compiler
+//!
+//! [`kernel_shape`] computes all of this from a body; the pass forms only bodies that it accepts, and the compiler
+//! calls it again instead of guessing.
+//!
+//! - F1 *Ops.* A body holds elementwise ops (unary, binary, select, cast, bitcast), views and other movement (iota, dim,
+//!   broadcast, reshape, transpose, slice, pad, concat, window, gather), constants of at most [`SMALL_CONSTANT`]
+//!   elements, and reduces. Every op has one result, a tensor of numbers or bools. No parameter is inside: parameters
+//!   are operands. No dot_general, conv, sort, cumulate, scatter, dynamic slice, control or host op.
+//! - F2 *Values are functions of an index.* A value at an index is computed from its operands at indices that follow
+//!   from the op (reshape: same row-major position; transpose: permuted; broadcast: repeated axes at 0; ...), down to
+//!   operands, constants and iota. Reshape, transpose, broadcast and slice therefore cost no memory.
+//! - F3 *Unrolled reduces.* A reduce of at most [`SMALL_REDUCE`] elements (all reduced extents known) is written out
+//!   where its result is used, in the order of the reference; of no elements it is the initial value.
+//! - F4 *Map kernels.* Without sections (F5) every output has the same number N of elements, shapes aside; the kernel
+//!   runs p = 0..N and computes output k at row-major position p of its own shape.
+//! - F5 *Row kernels.* The space is X rows of R reduced elements. It is given by [`Space::factors`]: alternating kept
+//!   and reduced extents whose row-major product is the operand of every section (`[(kept, 64), (reduced, 784)]`; a
+//!   reduce over channels `[(kept, N), (reduced, C), (kept, H*W)]`). x counts kept factors in row-major order, r the
+//!   reduced ones; p is the row-major position over all factors. All reduces in [`Space::sections`] have exactly these
+//!   factors, whatever the dims of their operands; they run per row over r in the order of the reference, and may
+//!   depend on each other. The list is in order of dependence.
+//! - F6 *Places.* A [`Place::Row`] value needs a section and is one value a row: its row-major position is x. A
+//!   [`Place::Full`] value needs a section and has one value per (x, r): its row-major position is p, so a section's
+//!   result that it reads is always that of its own row. A [`Place::Free`] value needs no section and may be computed at
+//!   any index anywhere. Nothing else occurs.
+//! - F7 *Outputs of a row kernel* have X R elements (stored at p) or X elements (stored at x); several of both may occur.
+//! - F8 *Split.* When X is 1 and R is above [`SPLIT_ABOVE`] or not known ([`Space::split`]), the reduce runs in tiles
+//!   over threads and partials are combined at the end: then no section depends on a section and no value is dependent
+//!   and full. Row values after the sections (sqrt of the sum) and independent outputs of R elements do occur.
+//! - F9 *Costs the former of groups relies on.* A value used in several sections may be computed again in each or kept
+//!   in a buffer of R elements: the compiler's choice. A value of one element is computed once, outside the loops.
+//! - F10 *Bits.* Whatever the grouping, results are those of the single ops: fusing never changes a result in strict
+//!   mode. Numerics stay on the ops of the body.
+
+mod space;
+#[cfg(test)]
+mod tests;
+
+pub use space::{Factor, KernelShape, Place, Refusal, Space, is_fusable, kernel_shape, kernel_shape_of};
+
+/// Most elements of a reduce that is written out (F3).
+pub const SMALL_REDUCE: i64 = 16;
+/// Most elements of a constant inside a body (F1).
+pub const SMALL_CONSTANT: usize = 64;
+/// A reduce to one element of more than this many is split in tiles (F8).
+pub const SPLIT_ABOVE: i64 = 4096;
