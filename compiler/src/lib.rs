@@ -2,4 +2,5 @@
 
 pub mod cpu;
 pub mod kernel;
+pub mod lower;
 pub mod schedule;

@@ -19,6 +19,7 @@ pub mod graph;
 pub mod module;
 pub mod onnx;
 pub mod op;
+pub mod order;
 pub mod origin;
 pub mod tensor;
 pub mod types;

@@ -19,13 +19,14 @@ enum Key {
 }
 
 /// Writes one kernel.
+#[derive(Clone)]
 pub struct KernelBuilder {
     kernel: Kernel,
     bodies: Vec<Body>,
     next_var: u32,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Body {
     stmts: Vec<Stmt>,
     known: HashMap<Key, Reg>,
@@ -233,6 +234,26 @@ impl KernelBuilder {
         body(self, outer.clone().into());
         let body = self.close();
         self.kernel.phases.push(Phase { outer, extent, body });
+    }
+
+    /// Adds a phase whose body is written.
+    pub fn push_phase(&mut self, outer: Symbol, extent: Dim, body: Vec<Stmt>) {
+        self.kernel.phases.push(Phase { outer, extent, body });
+    }
+
+    /// The module extent that a kernel dim stands for.
+    pub fn dim_value(&self, symbol: &Symbol) -> Option<Dim> {
+        self.kernel.dims.iter().find(|d| d.symbol == *symbol).map(|d| d.value.clone())
+    }
+
+    /// Element type of a buffer.
+    pub fn buffer_type(&self, id: BufferId) -> DType {
+        self.kernel.buffer(id).map_or(DType::F32, |b| b.dtype)
+    }
+
+    /// The phase added last.
+    pub fn last_phase(&self) -> Option<&Phase> {
+        self.kernel.phases.last()
     }
 
     /// The kernel.

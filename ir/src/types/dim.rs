@@ -57,7 +57,7 @@ pub enum Atom {
 }
 
 /// Sorted product of atoms (with repetition) to its coefficient; the empty product is the constant term.
-type Terms = BTreeMap<Vec<Atom>, i64>;
+pub type Terms = BTreeMap<Vec<Atom>, i64>;
 
 /// An extent: a number or a canonical expression over symbols.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -97,7 +97,8 @@ impl Dim {
         Symbol::new(name).into()
     }
 
-    fn atom(atom: Atom) -> Self {
+    /// A dim that is one atom, as it stands.
+    pub fn atom(atom: Atom) -> Self {
         Dim::Expr(Arc::new(BTreeMap::from([(vec![atom], 1)])))
     }
 
@@ -130,7 +131,8 @@ impl Dim {
         }
     }
 
-    fn from_terms(mut terms: Terms) -> Self {
+    /// The dim of [`Dim::terms`].
+    pub fn from_terms(mut terms: Terms) -> Self {
         terms.retain(|_, c| *c != 0);
         match terms.len() {
             0 => Dim::ZERO,

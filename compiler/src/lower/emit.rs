@@ -1,0 +1,631 @@
+//! One element of a value, as scalar code.
+//!
+//! [`Emitter::emit`] gives the register that holds `value[index]`: elementwise ops compute from their operands at the
+//! same index, movement ops change the index, inputs load, small reductions are written out. So everything between a
+//! kernel's inputs and its outputs lives in registers, and a view costs index arithmetic at most.
+
+use std::collections::HashMap;
+
+use frit_ir::{BinaryOp, DType, Dim, Function, Node, Op, ReduceKind, Symbol, TensorType, UnaryOp, Value, ValueType};
+
+use super::index::{Ranges, delinearize, linearize};
+use super::{LowerError, contract};
+use crate::kernel::build::KernelBuilder;
+use crate::kernel::{BufferId, Combine, Reg, Scalar, Stmt};
+
+/// Reductions over at most this many elements are written out instead of looped.
+pub(crate) const UNROLLED: i64 = 16;
+
+/// Writes element code for one body.
+#[derive(Clone)]
+pub(crate) struct Emitter<'a> {
+    pub(crate) body: &'a Function,
+    pub(crate) kb: KernelBuilder,
+    pub(crate) ranges: Ranges,
+    /// Values that lie in memory: body inputs, parameters, tables, row results of an earlier phase.
+    pub(crate) memory: HashMap<Value, BufferId>,
+    /// Results of reductions of the current row, valid at the row's position only.
+    pub(crate) rows: HashMap<Value, Reg>,
+    /// Row-major position of the current row.
+    pub(crate) row: Dim,
+    known: Vec<HashMap<(Value, Vec<Dim>), Reg>>,
+}
+
+type Emitted = Result<Reg, LowerError>;
+
+/// The type that arithmetic on `dtype` happens in.
+pub(crate) fn arithmetic(dtype: DType) -> DType {
+    match dtype {
+        DType::F16 | DType::BF16 => DType::F32,
+        other => other,
+    }
+}
+
+impl<'a> Emitter<'a> {
+    pub(crate) fn new(body: &'a Function, name: &str, fast: bool) -> Self {
+        Emitter {
+            body,
+            kb: KernelBuilder::new(name, fast),
+            ranges: Ranges::default(),
+            memory: HashMap::new(),
+            rows: HashMap::new(),
+            row: Dim::ZERO,
+            known: Vec::new(),
+        }
+    }
+
+    // ---- scopes ----
+
+    pub(crate) fn open(&mut self) {
+        self.kb.open();
+        self.known.push(HashMap::new());
+    }
+
+    pub(crate) fn close(&mut self) -> Vec<Stmt> {
+        self.known.pop();
+        self.kb.close()
+    }
+
+    /// A loop variable in scope from here on.
+    pub(crate) fn var(&mut self, extent: &Dim) -> (Symbol, Dim) {
+        let symbol = self.kb.var();
+        let dim = Dim::from(symbol.clone());
+        self.ranges.insert(&dim, extent);
+        (symbol, dim)
+    }
+
+    /// A loop over what `body` writes; returns its variable.
+    pub(crate) fn for_<E>(
+        &mut self,
+        extent: Dim,
+        body: impl FnOnce(&mut Self, &Dim) -> Result<(), E>,
+    ) -> Result<Symbol, E> {
+        let (var, dim) = self.var(&extent);
+        self.open();
+        let done = body(self, &dim);
+        let stmts = self.close();
+        done?;
+        self.kb.push(Stmt::For { var: var.clone(), extent, body: stmts });
+        Ok(var)
+    }
+
+    // ---- types ----
+
+    pub(crate) fn tensor(&self, value: Value) -> Result<&'a TensorType, LowerError> {
+        match self.body.ty(value) {
+            ValueType::Tensor(t) => Ok(t),
+            other => Err(self.unsupported(value, format!("a value of type {other} in a kernel"))),
+        }
+    }
+
+    /// Kernel forms of the extents of a value.
+    pub(crate) fn dims(&mut self, value: Value) -> Result<Vec<Dim>, LowerError> {
+        let dims = &self.tensor(value)?.dims;
+        Ok(dims.iter().map(|d| self.kb.dim(d)).collect())
+    }
+
+    fn kernel_dims(&mut self, dims: &[Dim]) -> Vec<Dim> {
+        dims.iter().map(|d| self.kb.dim(d)).collect()
+    }
+
+    pub(crate) fn unsupported(&self, value: Value, message: String) -> LowerError {
+        let node = self.body.node(value.node);
+        LowerError::Unsupported { op: node.op.name(), origin: node.origin.to_string(), message }
+    }
+
+    // ---- elements ----
+
+    /// The register that holds `value[index]`.
+    pub(crate) fn emit(&mut self, value: Value, index: &[Dim]) -> Emitted {
+        let key = (value, index.to_vec());
+        if let Some(reg) = self.known.iter().rev().find_map(|scope| scope.get(&key)) {
+            return Ok(*reg);
+        }
+        let reg = self.emit_new(value, index)?;
+        if let Some(scope) = self.known.last_mut() {
+            scope.insert(key, reg);
+        }
+        Ok(reg)
+    }
+
+    /// Loads from memory.
+    pub(crate) fn load(&mut self, buffer: BufferId, value: Value, index: &[Dim]) -> Emitted {
+        let dims = self.dims(value)?;
+        let position = self.ranges.simplify(&linearize(index, &dims));
+        Ok(self.kb.load(buffer, position))
+    }
+
+    fn emit_new(&mut self, value: Value, index: &[Dim]) -> Emitted {
+        if let Some(buffer) = self.memory.get(&value) {
+            return self.load(*buffer, value, index);
+        }
+        if let Some(reg) = self.rows.get(&value).copied() {
+            let dims = self.dims(value)?;
+            let position = self.ranges.simplify(&linearize(index, &dims));
+            if position != self.row {
+                return Err(LowerError::Unfusable {
+                    origin: self.body.node(value.node).origin.to_string(),
+                    message: format!("a row result is read at {position}, the row is {}", self.row),
+                });
+            }
+            return Ok(reg);
+        }
+        let node = self.body.node(value.node);
+        let operands = node.operands();
+        match &node.op {
+            Op::Unary(op) => {
+                let x = self.emit(operands[0], index)?;
+                self.unary(*op, x)
+            }
+            Op::Binary(op) => {
+                let (a, b) = (self.emit(operands[0], index)?, self.emit(operands[1], index)?);
+                Ok(self.binary(*op, a, b))
+            }
+            Op::Select {} => {
+                let c = self.emit(operands[0], index)?;
+                let (a, b) = (self.emit(operands[1], index)?, self.emit(operands[2], index)?);
+                Ok(self.kb.select(c, a, b))
+            }
+            Op::Cast { to, saturate } => {
+                let x = self.emit(operands[0], index)?;
+                Ok(self.cast(x, *to, *saturate))
+            }
+            Op::Bitcast { to } => {
+                let x = self.emit(operands[0], index)?;
+                Ok(self.kb.bitcast(x, *to))
+            }
+            Op::Iota { dtype, axis, .. } => {
+                let position = self.kb.let_(DType::I64, crate::kernel::Expr::Index(index[*axis].clone()));
+                Ok(self.cast(position, *dtype, false))
+            }
+            Op::DimValue { value } => {
+                let dim = self.kb.dim(value);
+                Ok(self.index_value(dim))
+            }
+            Op::Constant { value: tensor } => {
+                let dims = tensor.shape().iter().map(|&d| Dim::from(d)).collect::<Vec<_>>();
+                let position =
+                    if tensor.numel() == 1 { Dim::ZERO } else { self.ranges.simplify(&linearize(index, &dims)) };
+                match position.known().and_then(|p| usize::try_from(p).ok()).and_then(|p| scalar_at(tensor, p)) {
+                    Some(scalar) => Ok(self.kb.constant(scalar)),
+                    None => Err(self.unsupported(value, "a constant that is not laid out in memory".to_owned())),
+                }
+            }
+            Op::Broadcast { axes, .. } => {
+                let from = self.dims(operands[0])?;
+                let to = self.dims(value)?;
+                let source: Vec<Dim> = from
+                    .iter()
+                    .zip(axes)
+                    .map(|(extent, &axis)| match extent {
+                        Dim::Known(1) => Dim::ZERO,
+                        same if *same == to[axis] => index[axis].clone(),
+                        // It is 1 or the result's extent, known at run time only: a stride of 0 or 1.
+                        open => self.ranges.simplify(&index[axis].minimum(&(open - &Dim::ONE))),
+                    })
+                    .collect();
+                self.emit(operands[0], &source)
+            }
+            Op::Reshape { .. } => {
+                let (from, to) = (self.dims(operands[0])?, self.dims(value)?);
+                let source = delinearize(&linearize(index, &to), &from, &self.ranges);
+                self.emit(operands[0], &source)
+            }
+            Op::Transpose { perm } => {
+                let mut source = vec![Dim::ZERO; perm.len()];
+                for (i, &p) in perm.iter().enumerate() {
+                    source[p] = index[i].clone();
+                }
+                self.emit(operands[0], &source)
+            }
+            Op::Slice { starts, steps, .. } => {
+                let starts = self.kernel_dims(starts);
+                let source: Vec<Dim> = index
+                    .iter()
+                    .zip(starts.iter().zip(steps))
+                    .map(|(i, (start, step))| self.ranges.simplify(&(start + &(i * &Dim::Known(*step)))))
+                    .collect();
+                self.emit(operands[0], &source)
+            }
+            Op::DynamicSlice { .. } => {
+                let (from, to) = (self.dims(operands[0])?, self.dims(value)?);
+                let mut source = Vec::with_capacity(index.len());
+                for axis in 0..index.len() {
+                    let start = self.clamped_start(operands[axis + 1], &from[axis], &to[axis])?;
+                    source.push(&start + &index[axis]);
+                }
+                self.emit(operands[0], &source)
+            }
+            Op::UpdateSlice {} => self.emit_update_slice(value, operands, index),
+            Op::Pad { low, .. } => {
+                let low = self.kernel_dims(low);
+                let source: Vec<Dim> = index.iter().zip(&low).map(|(i, l)| i - l).collect();
+                self.emit_guarded(operands[0], operands[1], &source)
+            }
+            Op::Window { axes, strides, dilations, low, .. } => {
+                let rank = self.tensor(operands[0])?.rank();
+                let mut source = index[..rank].to_vec();
+                for (k, &axis) in axes.iter().enumerate() {
+                    let offset = &index[rank + k] * &Dim::from(dilations[k]);
+                    let start = &index[axis] * &Dim::from(strides[k]);
+                    source[axis] = self.ranges.simplify(&(&(&start + &offset) - &Dim::from(low[k])));
+                }
+                self.emit_guarded(operands[0], operands[1], &source)
+            }
+            Op::Concat { axis } => self.emit_concat(operands, *axis, index),
+            Op::Gather { axis } => self.emit_gather(node, operands, *axis, index),
+            Op::Reduce { axes, kind } => self.emit_small_reduce(value, operands[0], axes, *kind, index),
+            Op::DotGeneral { .. } | Op::Conv { .. } | Op::ConvTranspose { .. } => {
+                let terms = contract::terms(self, value)?;
+                let extents = terms.extents.iter().map(Dim::known).collect::<Option<Vec<_>>>();
+                let count = extents.as_ref().map(|e| e.iter().product::<i64>());
+                match (extents, count) {
+                    (Some(extents), Some(count)) if count <= UNROLLED => {
+                        let mut values = Vec::new();
+                        for offset in offsets(&extents) {
+                            values.push(contract::term(self, value, index, &offset)?);
+                        }
+                        self.combine_tree(values, ReduceKind::Sum, terms.dtype)
+                    }
+                    _ => Err(self.unsupported(value, "a contraction in the middle of a kernel".to_owned())),
+                }
+            }
+            Op::Assert { .. } => self.emit(operands[0], index),
+            Op::Input { .. }
+            | Op::Param { .. }
+            | Op::Scatter { .. }
+            | Op::Cumulate { .. }
+            | Op::Sort { .. }
+            | Op::Compact { .. }
+            | Op::If {}
+            | Op::Loop { .. }
+            | Op::Call { .. }
+            | Op::Composite { .. }
+            | Op::Fusion {}
+            | Op::SequenceConstruct { .. }
+            | Op::SequenceAt {}
+            | Op::SequenceInsert {}
+            | Op::SequenceErase {}
+            | Op::SequenceLength {}
+            | Op::Absent {}
+            | Op::Onnx { .. } => Err(self.unsupported(value, "it has no element code".to_owned())),
+        }
+    }
+
+    /// An index expression as an i64 register.
+    pub(crate) fn index_value(&mut self, index: Dim) -> Reg {
+        match index {
+            Dim::Known(v) => self.kb.constant(Scalar::i64(v)),
+            expression => self.kb.let_(DType::I64, crate::kernel::Expr::Index(expression)),
+        }
+    }
+
+    /// Conversion; 16-bit floats go through f32.
+    pub(crate) fn cast(&mut self, x: Reg, to: DType, saturate: bool) -> Reg {
+        let from = self.kb.reg_type(x);
+        let x = if arithmetic(from) != from && to != DType::F32 { self.kb.cast(x, DType::F32, false) } else { x };
+        let through_f32 = arithmetic(to) != to && self.kb.reg_type(x) != DType::F32;
+        let x = if through_f32 { self.kb.cast(x, DType::F32, false) } else { x };
+        self.kb.cast(x, to, saturate)
+    }
+
+    fn unary(&mut self, op: UnaryOp, x: Reg) -> Emitted {
+        let dtype = self.kb.reg_type(x);
+        let x = self.kb.cast(x, arithmetic(dtype), false);
+        let y = self.kb.unary(op, x);
+        Ok(self.kb.cast(y, dtype, false))
+    }
+
+    pub(crate) fn binary(&mut self, op: BinaryOp, a: Reg, b: Reg) -> Reg {
+        let dtype = self.kb.reg_type(a);
+        let work = arithmetic(dtype);
+        let op = match (op, dtype) {
+            (BinaryOp::Min, DType::Bool) => BinaryOp::And,
+            (BinaryOp::Max, DType::Bool) => BinaryOp::Or,
+            _ => op,
+        };
+        let (a, b) = (self.kb.cast(a, work, false), self.kb.cast(b, work, false));
+        let y = self.kb.binary(op, a, b);
+        if op.is_comparison() { y } else { self.kb.cast(y, dtype, false) }
+    }
+
+    /// `source` where it is inside `x`, else the scalar `fill`.
+    fn emit_guarded(&mut self, x: Value, fill: Value, source: &[Dim]) -> Emitted {
+        let dims = self.dims(x)?;
+        let fill = self.emit(fill, &[])?;
+        if dims.contains(&Dim::ZERO) {
+            return Ok(fill);
+        }
+        match self.inside(source, &dims) {
+            (None, _) => self.emit(x, source),
+            (Some(inside), clamped) => {
+                let element = self.emit(x, &clamped)?;
+                Ok(self.kb.select(inside, element, fill))
+            }
+        }
+    }
+
+    /// Whether an index is inside (`None`: always), and the nearest index that is.
+    pub(crate) fn inside(&mut self, source: &[Dim], dims: &[Dim]) -> (Option<Reg>, Vec<Dim>) {
+        let mut condition: Option<Reg> = None;
+        let mut clamped = source.to_vec();
+        for (axis, (i, extent)) in source.iter().zip(dims).enumerate() {
+            if !self.ranges.nonnegative(i) {
+                let (zero, at) = (self.kb.constant(Scalar::i64(0)), self.index_value(i.clone()));
+                let above = self.kb.binary(BinaryOp::Le, zero, at);
+                condition = Some(self.both(condition, above));
+                clamped[axis] = clamped[axis].maximum(&Dim::ZERO);
+            }
+            if !self.ranges.less(i, extent) {
+                let (at, end) = (self.index_value(i.clone()), self.index_value(extent.clone()));
+                let below = self.kb.binary(BinaryOp::Lt, at, end);
+                condition = Some(self.both(condition, below));
+                clamped[axis] = clamped[axis].minimum(&(extent - &Dim::ONE));
+            }
+        }
+        (condition, clamped)
+    }
+
+    fn both(&mut self, a: Option<Reg>, b: Reg) -> Reg {
+        match a {
+            Some(a) => self.kb.binary(BinaryOp::And, a, b),
+            None => b,
+        }
+    }
+
+    /// A register as part of an index.
+    fn as_index(&mut self, reg: Reg) -> Dim {
+        self.ranges.insert_opaque(reg.symbol());
+        reg.symbol().into()
+    }
+
+    /// A slice start, moved so that `size` elements stay inside.
+    fn clamped_start(&mut self, start: Value, extent: &Dim, size: &Dim) -> Result<Dim, LowerError> {
+        let start = self.emit(start, &[])?;
+        let (zero, last) = (self.kb.constant(Scalar::i64(0)), self.index_value(extent - size));
+        let start = self.kb.binary(BinaryOp::Min, start, last);
+        let start = self.kb.binary(BinaryOp::Max, start, zero);
+        Ok(self.as_index(start))
+    }
+
+    fn emit_update_slice(&mut self, value: Value, operands: &[Value], index: &[Dim]) -> Emitted {
+        let (dims, size) = (self.dims(value)?, self.dims(operands[1])?);
+        let mut source = Vec::with_capacity(index.len());
+        for axis in 0..index.len() {
+            let start = self.clamped_start(operands[axis + 2], &dims[axis], &size[axis])?;
+            source.push(&index[axis] - &start);
+        }
+        let old = self.emit(operands[0], index)?;
+        if size.contains(&Dim::ZERO) {
+            return Ok(old);
+        }
+        match self.inside(&source, &size) {
+            (None, _) => self.emit(operands[1], &source),
+            (Some(inside), clamped) => {
+                let new = self.emit(operands[1], &clamped)?;
+                Ok(self.kb.select(inside, new, old))
+            }
+        }
+    }
+
+    fn emit_concat(&mut self, operands: &[Value], axis: usize, index: &[Dim]) -> Emitted {
+        let mut start = Dim::ZERO;
+        let mut result: Option<Reg> = None;
+        for &operand in operands {
+            let dims = self.dims(operand)?;
+            let end = &start + &dims[axis];
+            let local = self.ranges.simplify(&(&index[axis] - &start));
+            let (reaches, passes) =
+                (self.ranges.less(&index[axis], &start), self.ranges.nonnegative(&(&index[axis] - &end)));
+            if dims[axis] != Dim::ZERO && !reaches && !passes {
+                let mut source = index.to_vec();
+                source[axis] = self.ranges.simplify(&local.maximum(&Dim::ZERO).minimum(&(&dims[axis] - &Dim::ONE)));
+                let element = self.emit(operand, &source)?;
+                result = Some(match result {
+                    None => element,
+                    Some(before) => {
+                        let (at, from) = (self.index_value(index[axis].clone()), self.index_value(start.clone()));
+                        let earlier = self.kb.binary(BinaryOp::Lt, at, from);
+                        self.kb.select(earlier, before, element)
+                    }
+                });
+            }
+            start = end;
+        }
+        result.ok_or_else(|| LowerError::Internal("an element of an empty concat".to_owned()))
+    }
+
+    fn emit_gather(&mut self, node: &Node, operands: &[Value], axis: usize, index: &[Dim]) -> Emitted {
+        let data = self.dims(operands[0])?;
+        let rank = self.tensor(operands[1])?.rank();
+        let looked_up = self.emit(operands[1], &index[axis..axis + rank])?;
+        let at = self.cast(looked_up, DType::I64, false);
+        let checked = self.checked_index(at, &data[axis], &node.origin.to_string());
+        let mut source = index[..axis].to_vec();
+        source.push(checked);
+        source.extend(index[axis + rank..].iter().cloned());
+        self.emit(operands[0], &source)
+    }
+
+    /// An index register that must be in 0..extent: reports an error when it is not, and stays inside all the same.
+    pub(crate) fn checked_index(&mut self, at: Reg, extent: &Dim, origin: &str) -> Dim {
+        let code = self.kb.trap(format!("{origin}: an index is outside the extent of its axis"));
+        let (zero, end) = (self.kb.constant(Scalar::i64(0)), self.index_value(extent.clone()));
+        let (above, below) = (self.kb.binary(BinaryOp::Le, zero, at), self.kb.binary(BinaryOp::Lt, at, end));
+        let ok = self.kb.binary(BinaryOp::And, above, below);
+        self.kb.push(Stmt::Check { ok, code });
+        let safe = self.kb.select(ok, at, zero);
+        self.as_index(safe)
+    }
+
+    fn emit_small_reduce(
+        &mut self,
+        value: Value,
+        x: Value,
+        axes: &[usize],
+        kind: ReduceKind,
+        index: &[Dim],
+    ) -> Emitted {
+        let dims = self.dims(x)?;
+        let extents = axes.iter().map(|&a| dims[a].known()).collect::<Option<Vec<i64>>>();
+        let Some(extents) = extents.filter(|e| e.iter().product::<i64>() <= UNROLLED) else {
+            return Err(LowerError::Unfusable {
+                origin: self.body.node(value.node).origin.to_string(),
+                message: "a large reduction is needed at another place than its row".to_owned(),
+            });
+        };
+        let mut values = Vec::new();
+        for offset in offsets(&extents) {
+            let source = reduced_index(axes, index, &offset);
+            values.push(self.emit(x, &source)?);
+        }
+        let dtype = self.tensor(x)?.dtype;
+        self.combine_tree(values, kind, dtype)
+    }
+
+    /// At most 16 values combined in the order of `frit_ir::order`.
+    pub(crate) fn combine_tree(&mut self, values: Vec<Reg>, kind: ReduceKind, dtype: DType) -> Emitted {
+        let work = reduction_type(dtype);
+        let mut lanes: Vec<Reg> = values.into_iter().map(|v| self.cast(v, work, false)).collect();
+        if matches!(kind, ReduceKind::ArgMin | ReduceKind::ArgMax) {
+            return self.first_extreme(&lanes, kind);
+        }
+        if lanes.is_empty() {
+            let neutral = neutral(kind, work).ok_or_else(|| LowerError::Internal("no neutral element".to_owned()))?;
+            let value = self.kb.constant(neutral);
+            return Ok(self.cast(value, dtype, false));
+        }
+        let combine = match kind {
+            ReduceKind::Sum => BinaryOp::Add,
+            ReduceKind::Prod => BinaryOp::Mul,
+            ReduceKind::Min => BinaryOp::Min,
+            ReduceKind::Max | ReduceKind::ArgMin | ReduceKind::ArgMax => BinaryOp::Max,
+        };
+        let mut step = UNROLLED as usize / 2;
+        while step > 0 {
+            for i in 0..step {
+                if i + step < lanes.len() {
+                    lanes[i] = self.kb.binary(combine, lanes[i], lanes[i + step]);
+                }
+            }
+            lanes.truncate(step);
+            step /= 2;
+        }
+        let mut result = lanes[0];
+        if kind == ReduceKind::Sum && work.is_float() {
+            // Lanes start from +0: a sum of nothing but -0 is +0.
+            let zero = self.kb.constant(Scalar { dtype: work, bits: 0 });
+            result = self.kb.binary(BinaryOp::Add, result, zero);
+        }
+        Ok(self.cast(result, dtype, false))
+    }
+
+    /// Index of the first extreme value; the first NaN wins.
+    fn first_extreme(&mut self, values: &[Reg], kind: ReduceKind) -> Emitted {
+        let Some((&first, rest)) = values.split_first() else {
+            return Err(LowerError::Internal("the extreme of nothing".to_owned()));
+        };
+        let (mut best, mut at) = (first, self.kb.constant(Scalar::i64(0)));
+        for (i, &v) in rest.iter().enumerate() {
+            let better = match kind {
+                ReduceKind::ArgMin => self.kb.binary(BinaryOp::Lt, v, best),
+                _ => self.kb.binary(BinaryOp::Lt, best, v),
+            };
+            let better = if self.kb.reg_type(v).is_float() {
+                let (v_is, best_is) = (self.kb.binary(BinaryOp::Eq, v, v), self.kb.binary(BinaryOp::Eq, best, best));
+                let v_nan = self.kb.unary(UnaryOp::Not, v_is);
+                let first_nan = self.kb.binary(BinaryOp::And, v_nan, best_is);
+                self.kb.binary(BinaryOp::Or, better, first_nan)
+            } else {
+                better
+            };
+            let here = self.kb.constant(Scalar::i64(i as i64 + 1));
+            best = self.kb.select(better, v, best);
+            at = self.kb.select(better, here, at);
+        }
+        Ok(at)
+    }
+}
+
+/// The type that values of `dtype` are reduced in: bools as u8, 16-bit floats as f32.
+pub(crate) fn reduction_type(dtype: DType) -> DType {
+    match dtype {
+        DType::Bool => DType::U8,
+        other => arithmetic(other),
+    }
+}
+
+/// How a large reduction combines; argmin and argmax also need the index.
+pub(crate) fn combine_of(kind: ReduceKind, at: Reg) -> Combine {
+    match kind {
+        ReduceKind::Sum => Combine::Sum,
+        ReduceKind::Prod => Combine::Prod,
+        ReduceKind::Min => Combine::Min,
+        ReduceKind::Max => Combine::Max,
+        ReduceKind::ArgMin => Combine::ArgMin(at),
+        ReduceKind::ArgMax => Combine::ArgMax(at),
+    }
+}
+
+fn neutral(kind: ReduceKind, dtype: DType) -> Option<Scalar> {
+    let value = match kind {
+        ReduceKind::Sum => 0.0,
+        ReduceKind::Prod => 1.0,
+        ReduceKind::Min if dtype.is_float() => f64::INFINITY,
+        ReduceKind::Max if dtype.is_float() => f64::NEG_INFINITY,
+        ReduceKind::Min => return Some(extreme(dtype, true)),
+        ReduceKind::Max => return Some(extreme(dtype, false)),
+        ReduceKind::ArgMin | ReduceKind::ArgMax => return None,
+    };
+    scalar_at(&frit_ir::convert::scalar(dtype, value)?, 0)
+}
+
+/// Largest or smallest integer of a type.
+fn extreme(dtype: DType, largest: bool) -> Scalar {
+    let bits = dtype.bits();
+    let all = if bits == 64 { u64::MAX } else { (1u64 << bits) - 1 };
+    let signed = dtype.class() == frit_ir::types::Class::Signed;
+    let top = if signed { all >> 1 } else { all };
+    let bits = match (largest, signed) {
+        (true, _) => top,
+        (false, true) => top + 1,
+        (false, false) => 0,
+    };
+    Scalar { dtype, bits }
+}
+
+/// Element `position` of a tensor as a scalar.
+pub(crate) fn scalar_at(tensor: &frit_ir::Tensor, position: usize) -> Option<Scalar> {
+    let size = tensor.dtype().size();
+    let bytes = tensor.bytes().get(position.checked_mul(size)?..)?.get(..size)?;
+    let mut word = [0u8; 8];
+    word.get_mut(..size)?.copy_from_slice(bytes);
+    Some(Scalar { dtype: tensor.dtype(), bits: u64::from_le_bytes(word) })
+}
+
+/// Every index of a small shape, row-major.
+pub(crate) fn offsets(extents: &[i64]) -> Vec<Vec<Dim>> {
+    let mut all = vec![Vec::new()];
+    for &extent in extents {
+        all = all
+            .iter()
+            .flat_map(|prefix: &Vec<Dim>| {
+                (0..extent).map(move |i| {
+                    let mut index = prefix.clone();
+                    index.push(Dim::Known(i));
+                    index
+                })
+            })
+            .collect();
+    }
+    all
+}
+
+/// The operand index of a reduction from the result's index and the position along the reduced axes.
+pub(crate) fn reduced_index(axes: &[usize], kept: &[Dim], offset: &[Dim]) -> Vec<Dim> {
+    let rank = axes.len() + kept.len();
+    let (mut kept, mut offset) = (kept.iter(), offset.iter());
+    (0..rank)
+        .filter_map(|axis| if axes.contains(&axis) { offset.next().cloned() } else { kept.next().cloned() })
+        .collect()
+}

@@ -1,0 +1,420 @@
+//! Kernels with large reductions: rows in registers, or tiles of few long rows.
+
+use std::collections::HashMap;
+
+use frit_ir::{BinaryOp, DType, Dim, NodeId, Op, OpClass, ReduceKind, Value};
+
+use super::emit::{Emitter, UNROLLED, combine_of, reduced_index, reduction_type};
+use super::index::delinearize;
+use super::{LowerError, Lowering, contract, map};
+use crate::kernel::{Acc, BufferId, Combine, Reg, Role, Scalar, Stmt};
+use crate::schedule::Directive;
+
+/// Elements that one accumulation takes: longer rows are cut into tiles, by `frit_ir::order`.
+const TILE: i64 = frit_ir::order::TILE as i64;
+/// Fewer rows than this, if long, are split over threads.
+const FEW_ROWS: i64 = 8;
+/// Rows longer than this can't be reduced in two levels of tiles.
+const LONGEST: i64 = TILE * TILE;
+
+/// A reduction that needs a loop.
+#[derive(Clone, Debug)]
+pub(crate) struct Large {
+    value: Value,
+    kind: ReduceKind,
+    /// Reduced extents, outermost first.
+    extents: Vec<Dim>,
+    /// Element type of what is reduced.
+    dtype: DType,
+    /// How many reductions deep it depends on others.
+    level: usize,
+    /// Sums may be reordered.
+    reassociate: bool,
+}
+
+/// The row space of a body.
+pub(crate) struct Rows {
+    large: Vec<Large>,
+    /// Number of rows.
+    count: Dim,
+    /// Elements reduced in each.
+    length: Dim,
+}
+
+/// The large reductions of a body, if any; an error when they don't share rows.
+pub(crate) fn find(lowering: &mut Lowering<'_>) -> Result<Option<Rows>, LowerError> {
+    let body = lowering.body;
+    let order = body.toposort().ok_or_else(|| LowerError::Internal("a cycle in a fused body".to_owned()))?;
+    let mut levels: HashMap<NodeId, usize> = HashMap::new();
+    let mut rows: Option<Rows> = None;
+    for id in order {
+        let node = body.node(id);
+        let value = Value { node: id, result: 0 };
+        let mut level = node.operands().iter().map(|v| levels.get(&v.node).copied().unwrap_or(0)).max().unwrap_or(0);
+        let reduction = match &node.op {
+            Op::Reduce { axes, kind } => {
+                let dims = lowering.e.dims(node.operands()[0])?;
+                let dtype = lowering.e.tensor(node.operands()[0])?.dtype;
+                Some((*kind, axes.iter().map(|&a| dims[a].clone()).collect::<Vec<_>>(), dtype))
+            }
+            op if op.class() == OpClass::Contraction => {
+                let terms = contract::terms(&mut lowering.e, value)?;
+                Some((ReduceKind::Sum, terms.extents, terms.dtype))
+            }
+            _ => None,
+        };
+        if let Some((kind, extents, dtype)) = reduction {
+            let length = Dim::product(&extents);
+            let unrolled = length.known().is_some_and(|n| n <= UNROLLED);
+            if !unrolled {
+                level += 1;
+                let count = Dim::product(&lowering.e.dims(value)?);
+                let large = Large { value, kind, extents, dtype, level, reassociate: node.numerics.reassociate };
+                match &mut rows {
+                    None => rows = Some(Rows { large: vec![large], count, length }),
+                    Some(rows) if rows.count == count && rows.length == length => rows.large.push(large),
+                    Some(rows) => {
+                        return Err(LowerError::Unfusable {
+                            origin: node.origin.to_string(),
+                            message: format!(
+                                "it reduces {length} elements in {count} rows, the kernel {} in {}",
+                                rows.length, rows.count
+                            ),
+                        });
+                    }
+                }
+            }
+        }
+        levels.insert(id, level);
+    }
+    Ok(rows)
+}
+
+/// Lowers a body with large reductions.
+pub(crate) fn lower(lowering: &mut Lowering<'_>, rows: &Rows) -> Result<(), LowerError> {
+    if rows.length.known().is_some_and(|n| n > LONGEST) {
+        let large = &rows.large[0];
+        return Err(lowering.e.unsupported(large.value, format!("a reduction over {} elements", rows.length)));
+    }
+    let few = rows.count.known().is_some_and(|n| n < FEW_ROWS);
+    let long = rows.length.known().is_none_or(|n| n > TILE);
+    if few && long { split(lowering, rows) } else { together(lowering, rows) }
+}
+
+/// Deepest level.
+fn depth(rows: &Rows) -> usize {
+    rows.large.iter().map(|l| l.level).max().unwrap_or(0)
+}
+
+/// All levels of a row in one phase.
+fn together(lowering: &mut Lowering<'_>, rows: &Rows) -> Result<(), LowerError> {
+    let (outer, p) = lowering.e.var(&rows.count);
+    lowering.e.open();
+    lowering.e.row = p.clone();
+    let written = row(lowering, rows, &p);
+    let body = lowering.e.close();
+    written?;
+    lowering.e.kb.push_phase(outer.clone(), rows.count.clone(), body);
+    let grain = (16_384 / rows.length.known().unwrap_or(TILE).max(1)).max(1);
+    lowering.schedule.directives.push(Directive::Threads { var: outer, grain: grain as u32 });
+    lowering.e.rows.clear();
+    Ok(())
+}
+
+fn row(lowering: &mut Lowering<'_>, rows: &Rows, p: &Dim) -> Result<(), LowerError> {
+    if rows.length.known().is_none() {
+        let code = lowering.e.kb.trap(format!("a reduction over more than {LONGEST} elements"));
+        let (n, limit) = (lowering.e.index_value(rows.length.clone()), lowering.e.kb.constant(Scalar::i64(LONGEST)));
+        let ok = lowering.e.kb.binary(BinaryOp::Le, n, limit);
+        lowering.e.kb.push(Stmt::Check { ok, code });
+    }
+    for level in 1..=depth(rows) {
+        let large: Vec<&Large> = rows.large.iter().filter(|l| l.level == level).collect();
+        let results = reduce_row(lowering, &large, &rows.length, p)?;
+        for (large, reg) in large.iter().zip(results) {
+            let dtype = lowering.e.tensor(large.value)?.dtype;
+            let reg = lowering.e.cast(reg, dtype, false);
+            lowering.e.rows.insert(large.value, reg);
+        }
+    }
+    let full = &rows.count * &rows.length;
+    for (value, buffer) in lowering.outputs.clone() {
+        let dims = lowering.e.dims(value)?;
+        let count = lowering.e.ranges.simplify(&Dim::product(&dims));
+        if count == rows.count {
+            let index = delinearize(p, &dims, &lowering.e.ranges);
+            let element = lowering.e.emit(value, &index)?;
+            lowering.e.kb.push(Stmt::Store { buffer, index: p.clone(), value: element });
+        } else if count == full {
+            let start = p * &rows.length;
+            let var = lowering.e.for_(rows.length.clone(), |e, r| {
+                let position = e.ranges.simplify(&(&start + r));
+                let index = delinearize(&position, &dims, &e.ranges);
+                let element = e.emit(value, &index)?;
+                e.kb.push(Stmt::Store { buffer, index: position, value: element });
+                Ok::<(), LowerError>(())
+            })?;
+            lowering.schedule.directives.push(Directive::Vector { var, lanes: map::LANES });
+        } else {
+            let origin = lowering.body.node(value.node).origin.to_string();
+            let message =
+                format!("an output of {count} elements in a kernel of {} rows of {}", rows.count, rows.length);
+            return Err(LowerError::Unfusable { origin, message });
+        }
+    }
+    Ok(())
+}
+
+/// Results of one level for the row at `p`, in their reduction types.
+fn reduce_row(lowering: &mut Lowering<'_>, large: &[&Large], length: &Dim, p: &Dim) -> Result<Vec<Reg>, LowerError> {
+    if length.known().is_some_and(|n| n <= TILE) {
+        return accumulate(lowering, large, p, &Dim::ZERO, length, length);
+    }
+    let tiles = length.ceildiv(&Dim::Known(TILE));
+    let most = tiles.known().unwrap_or(TILE);
+    let partials: Vec<Partial> = large.iter().map(|l| Partial::local(lowering, l, most)).collect();
+    let (var, t) = lowering.e.var(&tiles);
+    lowering.e.open();
+    let written = tile(lowering, large, length, p, &t)
+        .and_then(|results| store_partials(lowering, large, &partials, &results, p, &t));
+    let body = lowering.e.close();
+    written?;
+    lowering.e.kb.push(Stmt::For { var, extent: tiles.clone(), body });
+    Ok(combine_partials(lowering, large, &partials, &tiles, &Dim::ZERO))
+}
+
+/// Results of tile `t` of the row at `p`.
+fn tile(lowering: &mut Lowering<'_>, large: &[&Large], length: &Dim, p: &Dim, t: &Dim) -> Result<Vec<Reg>, LowerError> {
+    let size = Dim::Known(TILE);
+    let start = t * &size;
+    let here = size.minimum(&(length - &start));
+    accumulate(lowering, large, p, &start, &here, &size)
+}
+
+/// One `Reduce` over positions start .. start + count of the row at `p`; `most` bounds the count.
+fn accumulate(
+    lowering: &mut Lowering<'_>,
+    large: &[&Large],
+    p: &Dim,
+    start: &Dim,
+    count: &Dim,
+    most: &Dim,
+) -> Result<Vec<Reg>, LowerError> {
+    let group = trailing(large, count);
+    let count = count.floordiv(&Dim::Known(group));
+    let (var, r) = lowering.e.var(&most.floordiv(&Dim::Known(group)));
+    lowering.e.open();
+    let mut values = Vec::with_capacity(large.len());
+    let mut failed = None;
+    for l in large {
+        match grouped(&mut lowering.e, l, p, start, &r, group) {
+            Ok(value) => values.push(value),
+            Err(error) => failed = Some(error),
+        }
+    }
+    let body = lowering.e.close();
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    let accs: Vec<Acc> = values
+        .into_iter()
+        .map(|(value, combine)| {
+            let dtype = match combine {
+                Combine::ArgMin(_) | Combine::ArgMax(_) => DType::I64,
+                Combine::Sum | Combine::Prod | Combine::Min | Combine::Max => lowering.e.kb.reg_type(value),
+            };
+            Acc { result: lowering.e.kb.reg(dtype), value, combine }
+        })
+        .collect();
+    let results = accs.iter().map(|a| a.result).collect();
+    lowering.schedule.directives.push(Directive::Vector { var: var.clone(), lanes: map::LANES });
+    lowering.e.kb.push(Stmt::Reduce { var, extent: count, body, accs });
+    Ok(results)
+}
+
+/// How many neighbouring elements an iteration may combine first: a short last axis, where order is free. The loop
+/// then runs along the axis before it, without dividing.
+fn trailing(large: &[&Large], count: &Dim) -> i64 {
+    let free = |l: &&Large| match l.kind {
+        ReduceKind::Min | ReduceKind::Max => true,
+        ReduceKind::Sum | ReduceKind::Prod => l.reassociate || l.dtype.is_int(),
+        ReduceKind::ArgMin | ReduceKind::ArgMax => false,
+    };
+    let last = large[0].extents.last().and_then(Dim::known).unwrap_or(1);
+    let divides = count.known().is_some_and(|n| n % last.max(1) == 0);
+    let same = large.iter().all(|l| free(l) && l.extents.len() > 1 && l.extents.last() == large[0].extents.last());
+    if (2..=UNROLLED).contains(&last) && divides && same { last } else { 1 }
+}
+
+/// The value that iteration `r` adds.
+fn grouped(
+    e: &mut Emitter<'_>,
+    large: &Large,
+    p: &Dim,
+    start: &Dim,
+    r: &Dim,
+    group: i64,
+) -> Result<(Reg, Combine), LowerError> {
+    let base = &(r * &Dim::Known(group)) + start;
+    if group == 1 {
+        return element(e, large, p, &base);
+    }
+    let mut values = Vec::new();
+    for k in 0..group {
+        values.push(element(e, large, p, &(&base + &Dim::Known(k)))?.0);
+    }
+    let work = reduction_type(large.dtype);
+    let value = e.combine_tree(values, large.kind, work)?;
+    let none = value;
+    Ok((value, combine_of(large.kind, none)))
+}
+
+/// What position `r` of the row at `p` adds.
+fn element(e: &mut Emitter<'_>, large: &Large, p: &Dim, r: &Dim) -> Result<(Reg, Combine), LowerError> {
+    let dims = e.dims(large.value)?;
+    let kept = delinearize(p, &dims, &e.ranges);
+    let at = delinearize(r, &large.extents, &e.ranges);
+    let node = e.body.node(large.value.node);
+    let value = match &node.op {
+        Op::Reduce { axes, .. } => {
+            let source = reduced_index(axes, &kept, &at);
+            e.emit(node.operands()[0], &source)?
+        }
+        _ => contract::term(e, large.value, &kept, &at)?,
+    };
+    let value = e.cast(value, reduction_type(large.dtype), false);
+    let index = match large.kind {
+        ReduceKind::ArgMin | ReduceKind::ArgMax => e.index_value(e.ranges.simplify(r)),
+        ReduceKind::Sum | ReduceKind::Prod | ReduceKind::Min | ReduceKind::Max => value,
+    };
+    Ok((value, combine_of(large.kind, index)))
+}
+
+/// Where the results of tiles are kept: the value, and for argmin and argmax the index.
+struct Partial {
+    value: BufferId,
+    index: Option<BufferId>,
+}
+
+impl Partial {
+    fn local(lowering: &mut Lowering<'_>, large: &Large, tiles: i64) -> Partial {
+        let mut buffer = |dtype| lowering.e.kb.buffer("partial", dtype, Dim::Known(tiles), Role::Local);
+        Partial { value: buffer(reduction_type(large.dtype)), index: is_arg(large.kind).then(|| buffer(DType::I64)) }
+    }
+
+    /// `len` is over the module's symbols.
+    fn temp(lowering: &mut Lowering<'_>, large: &Large, len: &Dim) -> Partial {
+        let value = lowering.temp("partial", reduction_type(large.dtype), len);
+        Partial { value, index: is_arg(large.kind).then(|| lowering.temp("partial_index", DType::I64, len)) }
+    }
+}
+
+fn is_arg(kind: ReduceKind) -> bool {
+    matches!(kind, ReduceKind::ArgMin | ReduceKind::ArgMax)
+}
+
+fn store_partials(
+    lowering: &mut Lowering<'_>,
+    large: &[&Large],
+    partials: &[Partial],
+    results: &[Reg],
+    p: &Dim,
+    at: &Dim,
+) -> Result<(), LowerError> {
+    for ((l, partial), &result) in large.iter().zip(partials).zip(results) {
+        let value = match partial.index {
+            None => result,
+            Some(index) => {
+                // The reduction gives an index only: its value is computed again.
+                lowering.e.kb.push(Stmt::Store { buffer: index, index: at.clone(), value: result });
+                lowering.e.ranges.insert_opaque(result.symbol());
+                element(&mut lowering.e, l, p, &result.symbol().into())?.0
+            }
+        };
+        lowering.e.kb.push(Stmt::Store { buffer: partial.value, index: at.clone(), value });
+    }
+    Ok(())
+}
+
+/// Combines partials start .. start + tiles.
+fn combine_partials(
+    lowering: &mut Lowering<'_>,
+    large: &[&Large],
+    partials: &[Partial],
+    tiles: &Dim,
+    start: &Dim,
+) -> Vec<Reg> {
+    let (var, t) = lowering.e.var(tiles);
+    lowering.e.open();
+    let mut values = Vec::with_capacity(large.len());
+    for (l, partial) in large.iter().zip(partials) {
+        let at = lowering.e.ranges.simplify(&(start + &t));
+        let value = lowering.e.kb.load(partial.value, at.clone());
+        let index = partial.index.map_or(value, |b| lowering.e.kb.load(b, at));
+        values.push((value, combine_of(l.kind, index)));
+    }
+    let body = lowering.e.close();
+    let accs: Vec<Acc> = values
+        .into_iter()
+        .zip(partials)
+        .map(|((value, combine), partial)| {
+            let dtype = if partial.index.is_some() { DType::I64 } else { lowering.e.kb.reg_type(value) };
+            Acc { result: lowering.e.kb.reg(dtype), value, combine }
+        })
+        .collect();
+    let results = accs.iter().map(|a| a.result).collect();
+    lowering.e.kb.push(Stmt::Reduce { var, extent: tiles.clone(), body, accs });
+    results
+}
+
+/// Each level as a phase over tiles and a phase that combines them.
+fn split(lowering: &mut Lowering<'_>, rows: &Rows) -> Result<(), LowerError> {
+    let size = Dim::Known(TILE);
+    let tiles = rows.length.ceildiv(&size);
+    // Sizes that the host sees are over the module's symbols.
+    let first = &rows.large[0];
+    let module_count = lowering.e.tensor(first.value)?.numel();
+    let module_length = module_dim(lowering, &rows.length);
+    let module_tiles = &module_count * &module_length.ceildiv(&size);
+    for level in 1..=depth(rows) {
+        let large: Vec<&Large> = rows.large.iter().filter(|l| l.level == level).collect();
+        let partials: Vec<Partial> = large.iter().map(|l| Partial::temp(lowering, l, &module_tiles)).collect();
+        let extent = &rows.count * &tiles;
+        let (outer, o) = lowering.e.var(&extent);
+        lowering.e.open();
+        let at = delinearize(&o, &[rows.count.clone(), tiles.clone()], &lowering.e.ranges);
+        let written = tile(lowering, &large, &rows.length, &at[0], &at[1])
+            .and_then(|results| store_partials(lowering, &large, &partials, &results, &at[0], &o));
+        let body = lowering.e.close();
+        written?;
+        lowering.e.kb.push_phase(outer.clone(), extent, body);
+        lowering.schedule.directives.push(Directive::Threads { var: outer, grain: 4 });
+
+        let finals: Vec<BufferId> = large
+            .iter()
+            .map(|l| {
+                let dtype = lowering.e.tensor(l.value)?.dtype;
+                Ok(lowering.temp("row", dtype, &module_count))
+            })
+            .collect::<Result<_, LowerError>>()?;
+        let (outer, p) = lowering.e.var(&rows.count);
+        lowering.e.open();
+        let start = &p * &tiles;
+        let results = combine_partials(lowering, &large, &partials, &tiles, &start);
+        for ((l, &buffer), reg) in large.iter().zip(&finals).zip(results) {
+            let dtype = lowering.e.kb.buffer_type(buffer);
+            let value = lowering.e.cast(reg, dtype, false);
+            lowering.e.kb.push(Stmt::Store { buffer, index: p.clone(), value });
+            lowering.e.memory.insert(l.value, buffer);
+        }
+        let body = lowering.e.close();
+        lowering.e.kb.push_phase(outer, rows.count.clone(), body);
+    }
+    let outputs = lowering.outputs.clone();
+    map::stores(lowering, &outputs)
+}
+
+/// An extent over kernel dims as one over the module's symbols.
+fn module_dim(lowering: &Lowering<'_>, dim: &Dim) -> Dim {
+    dim.substitute(&|s| lowering.e.kb.dim_value(s))
+}
