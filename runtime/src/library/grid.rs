@@ -227,6 +227,12 @@ impl<'a, T: Copy> MatView<'a, T> {
         self.data.get(start..start + self.cols)
     }
 
+    /// The slice from element (row, col) on.
+    #[inline(always)]
+    pub(super) fn from(&self, row: usize, col: usize) -> &'a [T] {
+        self.data.get(self.index(row, col)..).unwrap_or_default()
+    }
+
     /// Where element (0, 0) is. Every element of the view may be read through it.
     pub(super) fn as_ptr(&self) -> *const T {
         // An empty view keeps a start that may be the end of the slice.

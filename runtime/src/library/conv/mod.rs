@@ -25,16 +25,16 @@ use super::{LibraryError, expect_len, volume};
 use crate::pool::Pool;
 use geometry::Geometry;
 
-/// Elements of a worker's scratch matrix: 256 KiB, which a second-level cache holds.
-const SCRATCH: usize = 64 * 1024;
+/// Elements of a worker's scratch matrix: 1 MiB, so that deep kernels still have wide tiles.
+const SCRATCH: usize = 256 * 1024;
 /// Positions of a tile are at least this many, also where the matrix gets larger than `SCRATCH`.
-const MIN_POSITIONS: usize = 16;
+const MIN_POSITIONS: usize = 64;
 /// Below this many output channels a group, the direct form is faster than a product.
 const MIN_PRODUCT_ROWS: usize = 4;
 /// Output channels are split only where there are fewer other tiles than this.
 const FEW_TILES: usize = 16;
 /// Output channels of a tile, where they are split.
-const TILE_CHANNELS: usize = 64;
+const TILE_CHANNELS: usize = 128;
 /// Output channels of a tile of the transpose.
 const TRANSPOSE_CHANNELS: usize = 8;
 

@@ -3,7 +3,7 @@
 //! In: a [`GemmShape`], operands as slice and [`Layout`]. Out: C filled.
 //!
 //! - `backend` the library crate behind one function, so that it can be changed in one file.
-//! - `skinny` our kernels where a matrix has few rows, for which a packing product is slow.
+//! - `skinny` our kernel for a few rows and weights as `[outputs, inputs]`, where packing is slow.
 //! - [`int`] 8-bit integer products with zero points.
 //!
 //! What holds: tiles follow from the shape alone ([`GemmShape`] to `Grid`), each tile is computed
@@ -26,15 +26,15 @@ use crate::pool::Pool;
 
 const OP: &str = "MatMul";
 
-/// Multiply-adds that are worth a tile: about ten microseconds, some times the cost of handing a
+/// Multiply-adds that are worth a tile: about twenty microseconds, some times the cost of handing a
 /// tile to another thread.
-const TILE_WORK: usize = 256 * 1024;
+const TILE_WORK: usize = 1024 * 1024;
 /// The most tiles a product is cut into.
-const MAX_TILES: usize = 64;
+const MAX_TILES: usize = 16;
 /// No tile has fewer rows or columns than these, unless the matrix has: packing B for a few rows
 /// costs more than it brings.
 const MIN_TILE_ROWS: usize = 32;
-const MIN_TILE_COLS: usize = 64;
+const MIN_TILE_COLS: usize = 256;
 
 /// The extents of a product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
