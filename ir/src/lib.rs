@@ -22,6 +22,7 @@ pub mod op;
 pub mod order;
 pub mod origin;
 pub mod tensor;
+pub mod text;
 pub mod types;
 
 pub use graph::{Donation, Function, Node, NodeId, Output, Value};

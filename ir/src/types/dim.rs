@@ -4,7 +4,8 @@
 //! dims. Two dims that are the same polynomial compare equal, so shape inference needs no prover for the common cases
 //! (`B*784` from a reshape equals `784*B` from a product). Symbols stand for extents and are never negative.
 //!
-//! Arithmetic saturates: a dim that leaves i64 becomes `i64::MAX`, which every later size check refuses.
+//! Arithmetic saturates: a dim that leaves i64 becomes `i64::MAX`, which every later size check refuses; so does a
+//! product of too many terms.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -67,6 +68,9 @@ pub enum Dim {
     /// A polynomial with at least one atom in it.
     Expr(Arc<Terms>),
 }
+
+/// Terms that one product of two polynomials makes at most.
+const MAX_PRODUCT_TERMS: usize = 4096;
 
 impl From<usize> for Dim {
     fn from(v: usize) -> Self {
@@ -204,7 +208,8 @@ impl Dim {
         let (mut quotient, mut rest) = (Terms::new(), Terms::new());
         for (atoms, coefficient) in self.terms() {
             let mut left = atoms.clone();
-            let divides = coefficient % by_coefficient == 0
+            // The smallest i64 by -1 overflows: it stays undivided.
+            let divides = coefficient.checked_rem(*by_coefficient) == Some(0)
                 && by_atoms.iter().all(|a| left.iter().position(|l| l == a).map(|i| left.remove(i)).is_some());
             if divides {
                 quotient.insert(left, coefficient / by_coefficient);
@@ -370,14 +375,21 @@ impl std::ops::Mul for &Dim {
         if let (Dim::Known(a), Dim::Known(b)) = (self, other) {
             return Dim::Known(a.saturating_mul(*b));
         }
+        let (left_terms, right_terms) = (self.terms(), other.terms());
+        // Products of sums grow exponentially with their number: past this they count as too large.
+        let too_large = |d: &Dim| d.known() == Some(i64::MAX);
+        if left_terms.len().saturating_mul(right_terms.len()) > MAX_PRODUCT_TERMS || too_large(self) || too_large(other)
+        {
+            return Dim::Known(i64::MAX);
+        }
         let mut terms = Terms::new();
-        for (left, a) in self.terms() {
-            for (right, b) in other.terms() {
+        for (left, a) in left_terms {
+            for (right, b) in &right_terms {
                 let mut atoms = left.clone();
                 atoms.extend(right.iter().cloned());
                 atoms.sort();
                 let slot = terms.entry(atoms).or_insert(0);
-                *slot = slot.saturating_add(a.saturating_mul(b));
+                *slot = slot.saturating_add(a.saturating_mul(*b));
             }
         }
         Dim::from_terms(terms)
