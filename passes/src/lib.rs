@@ -10,3 +10,5 @@
 //! folding constants through [`frit_ir`]'s reference evaluator.
 
 pub mod fuse;
+pub mod legalize;
+pub mod shape;

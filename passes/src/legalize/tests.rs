@@ -1,0 +1,120 @@
+//! Legalize on graphs built by hand: extents that fold, reports, errors.
+
+use std::collections::BTreeMap;
+
+use frit_ir::{AttrValue, DType, Dim, Function, Module, Op, Origin, Tensor, TensorType, Value, ValueType};
+
+use super::{LegalizeError, LegalizeOptions, legalize};
+
+/// A function under construction, of ONNX ops.
+struct Graph {
+    f: Function,
+    count: usize,
+}
+
+impl Graph {
+    fn new() -> Self {
+        Graph { f: Function::new("infer"), count: 0 }
+    }
+
+    fn input(&mut self, name: &str, dtype: DType, dims: &[Dim]) -> Value {
+        self.f.add_input(name, TensorType::new(dtype, dims))
+    }
+
+    fn ints(&mut self, shape: &[usize], values: &[i64]) -> Value {
+        let value = Tensor::i64(shape, values).expect("sizes agree");
+        let node = self.f.add_op(Op::Constant { value }, &[], vec![], &Origin::named("c")).expect("a constant");
+        Value { node, result: 0 }
+    }
+
+    fn node(&mut self, op_type: &str, since: i64, operands: &[Value], attributes: &[(&str, AttrValue)]) -> Value {
+        let attributes: BTreeMap<String, AttrValue> =
+            attributes.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
+        let op = Op::Onnx { domain: String::new(), op_type: op_type.to_owned(), since_version: since, attributes };
+        self.count += 1;
+        let origin = Origin::named(format!("{op_type}_{}", self.count));
+        let node = self.f.add_typed(op, operands, vec![ValueType::Unknown], vec![], &origin);
+        Value { node, result: 0 }
+    }
+
+    fn done(mut self, output: Value) -> Module {
+        self.f.add_output("y", output);
+        Module::of(self.f)
+    }
+}
+
+fn output_type(module: &Module) -> String {
+    let f = module.entry().expect("there is one function");
+    f.ty(f.outputs()[0].value).to_string()
+}
+
+#[test]
+fn shape_arithmetic_folds_with_a_symbolic_batch() {
+    let mut g = Graph::new();
+    let x = g.input("x", DType::F32, &[Dim::symbol("B"), Dim::Known(4), Dim::Known(6)]);
+    let shape = g.node("Shape", 19, &[x], &[]);
+    let zero = g.ints(&[], &[0]);
+    let batch = g.node("Gather", 13, &[shape, zero], &[("axis", AttrValue::Int(0))]);
+    let axes = g.ints(&[1], &[0]);
+    let batch = g.node("Unsqueeze", 13, &[batch, axes], &[]);
+    let four = g.ints(&[1], &[4]);
+    let rows = g.node("Mul", 14, &[batch, four], &[]);
+    let rest = g.ints(&[1], &[-1]);
+    let wanted = g.node("Concat", 13, &[rows, rest], &[("axis", AttrValue::Int(0))]);
+    let y = g.node("Reshape", 19, &[x, wanted], &[]);
+    let mut module = g.done(y);
+    legalize(&mut module, &LegalizeOptions::default()).expect("the shape folds");
+    assert_eq!(output_type(&module), "f32[4*B, 6]");
+}
+
+#[test]
+fn a_squeeze_of_64_names_node_axis_and_extent() {
+    let mut g = Graph::new();
+    let x = g.input("x", DType::F32, &[Dim::Known(64), Dim::Known(3)]);
+    let axes = g.ints(&[1], &[0]);
+    let y = g.node("Squeeze", 13, &[x, axes], &[]);
+    let error = legalize(&mut g.done(y), &LegalizeOptions::default()).expect_err("64 is not 1");
+    let text = error.to_string();
+    assert!(text.contains("Squeeze_1") && text.contains("axis 0") && text.contains("64"), "{text}");
+}
+
+#[test]
+fn everything_missing_is_in_one_report() {
+    let mut g = Graph::new();
+    let x = g.input("x", DType::F32, &[Dim::Known(2)]);
+    let a = g.node("NoSuchOp", 1, &[x], &[]);
+    let b = g.node("Relu", 14, &[a], &[]);
+    let y = g.node("NorThis", 1, &[b], &[]);
+    let Err(LegalizeError::Unsupported(report)) = legalize(&mut g.done(y), &LegalizeOptions::default()) else {
+        panic!("two operators are not supported")
+    };
+    let names: Vec<&str> = report.entries.iter().map(|e| e.op_type.as_str()).collect();
+    assert_eq!(names, ["NoSuchOp", "NorThis"]);
+}
+
+#[test]
+fn needed_values_are_asked_for_and_used() {
+    let build = || {
+        let mut g = Graph::new();
+        let x = g.input("x", DType::F32, &[Dim::Known(6)]);
+        let s = g.input("s", DType::I64, &[Dim::Known(2)]);
+        let y = g.node("Reshape", 14, &[x, s], &[]);
+        g.done(y)
+    };
+    let error = legalize(&mut build(), &LegalizeOptions::default()).expect_err("the shape is not known");
+    assert!(matches!(&error, LegalizeError::NeedsValues { inputs, .. } if inputs == &["s"]), "{error}");
+    let fixed = [("s".to_owned(), Tensor::i64(&[2], &[3, 2]).expect("sizes agree"))].into();
+    let mut module = build();
+    legalize(&mut module, &LegalizeOptions { fixed, ..LegalizeOptions::default() }).expect("now it is");
+    assert_eq!(output_type(&module), "f32[3, 2]");
+}
+
+#[test]
+fn a_declared_type_that_cannot_be_is_an_error() {
+    let mut g = Graph::new();
+    let x = g.input("x", DType::F32, &[Dim::Known(6)]);
+    let y = g.node("Relu", 14, &[x], &[]);
+    g.f.set_type(y, TensorType::known(DType::F32, &[7]).into());
+    let error = legalize(&mut g.done(y), &LegalizeOptions::default()).expect_err("7 is not 6");
+    assert!(error.to_string().contains("f32[7]"), "{error}");
+}
