@@ -20,7 +20,7 @@
 //! through the kernel (5 to 50 microseconds) for each would cost more than it brings. Workers
 //! therefore spin for [`SPIN`] after a run, then sleep.
 //!
-//! The protocol of the [`own`] pool rests on one word, the *gate*: a generation number, the count
+//! The protocol of the pool's own threads rests on one word, the *gate*: a generation number, the count
 //! of workers inside the job, and a bit that says whether it is open. A worker may look at the job
 //! only after it has counted itself in while the gate was open; the caller closes the gate and
 //! waits until the count is zero before it returns, so no worker sees a job whose stack frame is
