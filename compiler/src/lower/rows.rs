@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use frit_ir::{BinaryOp, DType, Dim, NodeId, Op, OpClass, ReduceKind, Value};
 
 use super::emit::{Emitter, UNROLLED, combine_of, reduced_index, reduction_type};
-use super::index::delinearize;
+use super::index::{delinearize, linearize};
 use super::{LowerError, Lowering, contract, map};
 use crate::kernel::{Acc, BufferId, Combine, Reg, Role, Scalar, Stmt};
 use crate::schedule::Directive;
@@ -146,9 +146,9 @@ fn row(lowering: &mut Lowering<'_>, rows: &Rows, p: &Dim) -> Result<(), LowerErr
             let element = lowering.e.emit(value, &index)?;
             lowering.e.kb.push(Stmt::Store { buffer, index: p.clone(), value: element });
         } else if count == full {
-            let start = p * &rows.length;
+            let layout = full_layout(lowering, rows)?;
             let var = lowering.e.for_(rows.length.clone(), |e, r| {
-                let position = e.ranges.simplify(&(&start + r));
+                let position = layout.position(e, p, r);
                 let index = delinearize(&position, &dims, &e.ranges);
                 let element = e.emit(value, &index)?;
                 e.kb.push(Stmt::Store { buffer, index: position, value: element });
@@ -163,6 +163,34 @@ fn row(lowering: &mut Lowering<'_>, rows: &Rows, p: &Dim) -> Result<(), LowerErr
         }
     }
     Ok(())
+}
+
+/// Where row and reduced position lie among the elements that are reduced: kept and reduced axes may interleave.
+struct Layout {
+    dims: Vec<Dim>,
+    axes: Vec<usize>,
+}
+
+impl Layout {
+    fn position(&self, e: &Emitter<'_>, p: &Dim, r: &Dim) -> Dim {
+        let pick = |reduced: bool| {
+            self.dims.iter().enumerate().filter(move |(a, _)| self.axes.contains(a) == reduced).map(|(_, d)| d.clone())
+        };
+        let kept = delinearize(p, &pick(false).collect::<Vec<_>>(), &e.ranges);
+        let at = delinearize(r, &pick(true).collect::<Vec<_>>(), &e.ranges);
+        e.ranges.simplify(&linearize(&reduced_index(&self.axes, &kept, &at), &self.dims))
+    }
+}
+
+fn full_layout(lowering: &mut Lowering<'_>, rows: &Rows) -> Result<Layout, LowerError> {
+    let node = lowering.body.node(rows.large[0].value.node);
+    match &node.op {
+        Op::Reduce { axes, .. } => Ok(Layout { dims: lowering.e.dims(node.operands()[0])?, axes: axes.clone() }),
+        other => Err(LowerError::Unfusable {
+            origin: node.origin.to_string(),
+            message: format!("a `{}` shares its kernel with an output of every term", other.name()),
+        }),
+    }
 }
 
 /// Results of one level for the row at `p`, in their reduction types.

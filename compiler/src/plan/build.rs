@@ -1,1 +1,722 @@
-//! Module to plan.
+//! Module to plan: which ops become kernels, which the library computes, where values live.
+//!
+//! In: a module of core ops (fused or not). Out: a [`Plan`]. Ops are visited in dependency order; each becomes steps:
+//! a fusion or a lone elementwise, movement or reduction op a kernel; a product, convolution or sort that the library
+//! knows a call; control and host ops steps of their own. A reshape is the same bytes under another shape. A fusion that
+//! can't be lowered is compiled op by op, with a remark: what verifies, compiles or says why not.
+
+use std::collections::HashMap;
+
+use frit_ir::{
+    DType, Dim, Function, Module, Node, NodeId, Numerics, Op, OpClass, Origin, Symbol, Tensor, Value, ValueType,
+};
+
+use super::{
+    Bind, Constant, ConstantId, DimId, Guard, KernelId, OpCounts, Place, Plan, PlanKernel, Port, Program, ProgramId,
+    SequenceOp, Slot, SlotId, Step,
+};
+use crate::cpu::abi::KernelCode;
+use crate::kernel::Kernel;
+use crate::lower::{Argument, LowerError, Lowered, lower};
+use crate::schedule::Schedule;
+
+mod library;
+
+/// Why a module can't become a plan.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A kernel can't be written.
+    #[error(transparent)]
+    Lower(#[from] LowerError),
+    /// A kernel can't be compiled.
+    #[error("kernel `{kernel}` ({origin}): {message}")]
+    Code {
+        /// Its name.
+        kernel: String,
+        /// Origin of its ops.
+        origin: String,
+        /// What the code generator said.
+        message: String,
+    },
+    /// An op that this compiler does not run.
+    #[error("`{op}` ({origin}): {message}")]
+    Unsupported {
+        /// Its word.
+        op: String,
+        /// Where it came from.
+        origin: String,
+        /// What is missing.
+        message: String,
+    },
+    /// A symbol that no input shows.
+    #[error("function `{function}`: extent `{symbol}` is not the extent of any input; give it with --dim {symbol}=N")]
+    Unbound {
+        /// The function.
+        function: String,
+        /// The symbol.
+        symbol: String,
+    },
+    /// A bug of an earlier stage.
+    #[error("internal: {0}")]
+    Internal(String),
+}
+
+/// Turns a kernel into machine code. The code generator is handed in, so that plans can be built, dumped and tested
+/// without one.
+pub type Generate<'g> = dyn FnMut(&Kernel, &Schedule) -> Result<KernelCode, String> + 'g;
+
+/// A kernel with its source, for dumps.
+#[derive(Clone, Debug)]
+pub struct KernelSource {
+    /// Loop IR, as lowered.
+    pub kernel: Kernel,
+    /// How its loops run.
+    pub schedule: Schedule,
+    /// Origins of its ops.
+    pub origin: String,
+}
+
+/// A plan and what it was made from.
+#[derive(Debug, Default)]
+pub struct Built {
+    /// The plan.
+    pub plan: Plan,
+    /// One entry a kernel.
+    pub kernels: Vec<KernelSource>,
+    /// What could not be done, and why.
+    pub remarks: Vec<String>,
+}
+
+/// Builds the plan of a module. `fixed` are the inputs that the module was specialised for, by name.
+pub fn build(
+    module: &Module,
+    numerics: Numerics,
+    fixed: &[(String, Tensor)],
+    generate: &mut Generate<'_>,
+) -> Result<Built, BuildError> {
+    let mut builder = PlanBuilder {
+        module,
+        numerics,
+        generate,
+        built: Built { plan: Plan { source: module.source.clone(), ..Plan::default() }, ..Built::default() },
+        params: HashMap::new(),
+        functions: HashMap::new(),
+    };
+    for (name, function) in &module.functions {
+        let id = builder.function(name, function)?;
+        for (input, value) in fixed {
+            let program = &builder.built.plan.programs[id.index()];
+            if let Some(index) = program.inputs.iter().position(|p| p.name == *input) {
+                let constant = builder.constant("", value);
+                let guard = Guard::Value { input: index as u32, constant };
+                builder.built.plan.programs[id.index()].guards.push(guard);
+            }
+        }
+        builder.built.plan.entries.push((name.clone(), id));
+    }
+    Ok(builder.built)
+}
+
+struct PlanBuilder<'m, 'g, 'h> {
+    module: &'m Module,
+    numerics: Numerics,
+    generate: &'g mut Generate<'h>,
+    built: Built,
+    params: HashMap<String, ConstantId>,
+    functions: HashMap<String, Option<ProgramId>>,
+}
+
+/// A program in the making.
+pub(super) struct Building {
+    program: Program,
+    dims: HashMap<Dim, DimId>,
+    /// Symbols that steps bind.
+    late: Vec<Symbol>,
+}
+
+/// Slots of the values of one function or region.
+type Slots = HashMap<Value, SlotId>;
+
+impl Building {
+    pub(super) fn dim(&mut self, dim: &Dim) -> DimId {
+        if let Some(id) = self.dims.get(dim) {
+            return *id;
+        }
+        let id = DimId(self.program.dims.len() as u32);
+        self.program.dims.push(dim.clone());
+        self.dims.insert(dim.clone(), id);
+        dim.visit_symbols(&mut |s| {
+            self.symbol(s);
+        });
+        id
+    }
+
+    fn symbol(&mut self, symbol: &Symbol) -> u32 {
+        match self.program.symbols.iter().position(|s| s == symbol) {
+            Some(i) => i as u32,
+            None => {
+                self.program.symbols.push(symbol.clone());
+                self.program.symbols.len() as u32 - 1
+            }
+        }
+    }
+
+    fn is_late(&self, dims: &[Dim]) -> bool {
+        let mut late = false;
+        dims.iter().for_each(|d| d.visit_symbols(&mut |s| late |= self.late.contains(s)));
+        late
+    }
+
+    /// A new value of a type, in memory that a step writes.
+    pub(super) fn slot(&mut self, ty: &ValueType) -> SlotId {
+        let place = match ty {
+            ValueType::Tensor(t) if t.dtype == DType::Str => Place::Host,
+            ValueType::Tensor(t) if self.is_late(&t.dims) => Place::Late,
+            ValueType::Tensor(_) => Place::Arena { first: u32::MAX, last: 0 },
+            _ => Place::Host,
+        };
+        self.slot_at(ty, place)
+    }
+
+    fn slot_at(&mut self, ty: &ValueType, place: Place) -> SlotId {
+        let dims = ty.tensor().map(|t| t.dims.iter().map(|d| self.dim(d)).collect()).unwrap_or_default();
+        self.program.slots.push(Slot { ty: ty.clone(), dims, place });
+        SlotId(self.program.slots.len() as u32 - 1)
+    }
+
+    pub(super) fn push(&mut self, step: Step) {
+        self.program.steps.push(step);
+    }
+}
+
+fn unsupported(node: &Node, message: impl Into<String>) -> BuildError {
+    BuildError::Unsupported { op: node.op.name().to_owned(), origin: node.origin.to_string(), message: message.into() }
+}
+
+impl PlanBuilder<'_, '_, '_> {
+    fn constant(&mut self, name: &str, value: &Tensor) -> ConstantId {
+        self.built.plan.constants.push(Constant { name: name.to_owned(), value: value.clone() });
+        ConstantId(self.built.plan.constants.len() as u32 - 1)
+    }
+
+    fn param(&mut self, name: &str) -> Result<ConstantId, BuildError> {
+        if let Some(id) = self.params.get(name) {
+            return Ok(*id);
+        }
+        let Some(param) = self.module.params.get(name) else {
+            return Err(BuildError::Internal(format!("parameter `{name}` is not in the store")));
+        };
+        let id = self.constant(name, &param.value.clone());
+        self.params.insert(name.to_owned(), id);
+        Ok(id)
+    }
+
+    fn function(&mut self, name: &str, function: &Function) -> Result<ProgramId, BuildError> {
+        match self.functions.get(name) {
+            Some(Some(id)) => return Ok(*id),
+            Some(None) => return Err(BuildError::Internal(format!("function `{name}` calls itself"))),
+            None => {}
+        }
+        self.functions.insert(name.to_owned(), None);
+        let id = self.program(name, function)?;
+        self.functions.insert(name.to_owned(), Some(id));
+        Ok(id)
+    }
+
+    /// A function or region as a program.
+    fn program(&mut self, name: &str, function: &Function) -> Result<ProgramId, BuildError> {
+        let mut b = Building {
+            program: Program { name: name.to_owned(), ..Program::default() },
+            dims: HashMap::new(),
+            late: late_symbols(function),
+        };
+        let mut slots = Slots::new();
+        for (i, value) in function.input_values().enumerate() {
+            let ty = function.ty(value);
+            let slot = b.slot_at(ty, if ty.tensor().is_some() { Place::Input(i as u32) } else { Place::Host });
+            slots.insert(value, slot);
+            let name = match function.op(value) {
+                Op::Input { name, .. } => name.clone(),
+                _ => format!("in{i}"),
+            };
+            b.program.inputs.push(Port { name, ty: ty.clone(), slot });
+        }
+        bind_symbols(&mut b, function)?;
+        self.steps(&mut b, function, &mut slots)?;
+        for (i, output) in function.outputs().iter().enumerate() {
+            let slot = self.read(&mut b, function, &slots, output.value)?;
+            let slot = own_memory(&mut b, slot, i);
+            b.program.outputs.push(Port { name: output.name.clone(), ty: function.ty(output.value).clone(), slot });
+        }
+        b.program.donations = function.donations.iter().map(|d| (d.input, d.output)).collect();
+        lives(&mut b.program);
+        check_symbols(&b, name)?;
+        self.built.plan.programs.push(b.program);
+        Ok(ProgramId(self.built.plan.programs.len() as u32 - 1))
+    }
+
+    /// Steps for every op of a function or of a body that is written out.
+    fn steps(&mut self, b: &mut Building, function: &Function, slots: &mut Slots) -> Result<(), BuildError> {
+        let order = function.toposort().ok_or_else(|| BuildError::Internal("a cycle".to_owned()))?;
+        for id in order {
+            self.node(b, function, slots, id)?;
+        }
+        Ok(())
+    }
+
+    /// The slot of a value; constants and parameters get theirs at their first use.
+    fn read(
+        &mut self,
+        b: &mut Building,
+        function: &Function,
+        slots: &Slots,
+        value: Value,
+    ) -> Result<SlotId, BuildError> {
+        if let Some(slot) = slots.get(&value) {
+            return Ok(*slot);
+        }
+        let constant = match function.op(value) {
+            Op::Constant { value } => self.constant("", value),
+            Op::Param { name, .. } => self.param(name)?,
+            other => return Err(BuildError::Internal(format!("a `{}` is used before it is made", other.name()))),
+        };
+        Ok(b.slot_at(function.ty(value), Place::Constant(constant)))
+    }
+
+    fn read_all(
+        &mut self,
+        b: &mut Building,
+        function: &Function,
+        slots: &Slots,
+        values: &[Value],
+    ) -> Result<Vec<SlotId>, BuildError> {
+        values.iter().map(|v| self.read(b, function, slots, *v)).collect()
+    }
+
+    fn new_results(&mut self, b: &mut Building, node: &Node, id: NodeId, slots: &mut Slots) -> Vec<SlotId> {
+        let results: Vec<SlotId> = node.results().iter().map(|ty| b.slot(ty)).collect();
+        for (result, slot) in results.iter().enumerate() {
+            slots.insert(Value { node: id, result }, *slot);
+        }
+        results
+    }
+
+    fn node(&mut self, b: &mut Building, f: &Function, slots: &mut Slots, id: NodeId) -> Result<(), BuildError> {
+        let node = f.node(id);
+        let origin = node.origin.to_string();
+        match &node.op {
+            Op::Input { .. } | Op::Constant { .. } | Op::Param { .. } | Op::Absent {} => Ok(()),
+            Op::Reshape { dims } => {
+                let operand = node.operands()[0];
+                let of = self.read(b, f, slots, operand)?;
+                if let Some(from) = f.ty(operand).tensor() {
+                    let (left, right) = (from.numel(), Dim::product(dims));
+                    if left != right {
+                        let (left, right) = (b.dim(&left), b.dim(&right));
+                        b.program.guards.push(Guard::Equal { left, right, origin });
+                    }
+                }
+                let slot = b.slot_at(&node.results()[0], Place::Alias(of));
+                slots.insert(Value { node: id, result: 0 }, slot);
+                b.program.ops.view += 1;
+                Ok(())
+            }
+            Op::Fusion {} => {
+                let region = &node.regions()[0];
+                match lower(region, &kernel_name(region), self.numerics) {
+                    Ok(lowered) => {
+                        let operands = self.read_all(b, f, slots, node.operands())?;
+                        let results = self.new_results(b, node, id, slots);
+                        self.kernel(b, lowered, &operands, &results, region, &node.origin)
+                    }
+                    Err(error) => {
+                        self.built.remarks.push(format!("fusion ({origin}) is compiled op by op: {error}"));
+                        self.written_out(b, f, slots, id)
+                    }
+                }
+            }
+            Op::Composite { .. } => self.written_out(b, f, slots, id),
+            Op::If {} => {
+                let operands = self.read_all(b, f, slots, node.operands())?;
+                let then = self.program(&format!("{}.then", b.program.name), &node.regions()[0])?;
+                let otherwise = self.program(&format!("{}.else", b.program.name), &node.regions()[1])?;
+                let results = self.new_results(b, node, id, slots);
+                let binds = result_binds(b, node);
+                let (condition, arguments) = (operands[0], operands[1..].to_vec());
+                b.push(Step::If { condition, then, otherwise, arguments, results, binds, origin });
+                b.program.ops.host += 1;
+                Ok(())
+            }
+            Op::Loop { carried, trips } => {
+                let operands = self.read_all(b, f, slots, node.operands())?;
+                let body = self.program(&format!("{}.loop", b.program.name), &node.regions()[0])?;
+                let results = self.new_results(b, node, id, slots);
+                let trips = trips.as_symbol().map(|s| b.symbol(s));
+                let carried = *carried as u32;
+                let (trip, condition, arguments) = (operands[0], operands[1], operands[2..].to_vec());
+                b.push(Step::Loop { trip, condition, body, arguments, carried, results, trips, origin });
+                b.program.ops.host += 1;
+                Ok(())
+            }
+            Op::Call { function } => {
+                let Some(callee) = self.module.functions.get(function) else {
+                    return Err(BuildError::Internal(format!("function `{function}` is not in the module")));
+                };
+                let arguments = self.read_all(b, f, slots, node.operands())?;
+                let program = self.function(function, callee)?;
+                let results = self.new_results(b, node, id, slots);
+                b.push(Step::Call { program, arguments, results, origin });
+                b.program.ops.host += 1;
+                Ok(())
+            }
+            Op::Assert { message } => {
+                let operands = self.read_all(b, f, slots, node.operands())?;
+                let (condition, message) = (operands[1], message.clone());
+                b.push(Step::Assert { condition, message, origin });
+                let slot = b.slot_at(&node.results()[0], Place::Alias(operands[0]));
+                slots.insert(Value { node: id, result: 0 }, slot);
+                b.program.ops.host += 1;
+                Ok(())
+            }
+            Op::Compact { count } => {
+                let mask = self.read(b, f, slots, node.operands()[0])?;
+                let results = self.new_results(b, node, id, slots);
+                let symbol = b.symbol(count);
+                b.push(Step::Compact { mask, result: results[0], symbol });
+                b.program.ops.library += 1;
+                Ok(())
+            }
+            Op::SequenceConstruct { .. } => self.sequence(b, f, slots, id, SequenceOp::Construct),
+            Op::SequenceAt {} => self.sequence(b, f, slots, id, SequenceOp::At),
+            Op::SequenceInsert {} => self.sequence(b, f, slots, id, SequenceOp::Insert),
+            Op::SequenceErase {} => self.sequence(b, f, slots, id, SequenceOp::Erase),
+            Op::SequenceLength {} => self.sequence(b, f, slots, id, SequenceOp::Length),
+            Op::DotGeneral { .. } | Op::Conv { .. } | Op::ConvTranspose { .. } | Op::Sort { .. } => {
+                if self.library(b, f, slots, id)? { Ok(()) } else { self.lone(b, f, slots, id) }
+            }
+            Op::Onnx { op_type, .. } => Err(unsupported(node, format!("ONNX op {op_type} was not legalized"))),
+            Op::Unary(_)
+            | Op::Binary(_)
+            | Op::Select {}
+            | Op::Cast { .. }
+            | Op::Bitcast { .. }
+            | Op::Iota { .. }
+            | Op::DimValue { .. }
+            | Op::Broadcast { .. }
+            | Op::Transpose { .. }
+            | Op::Slice { .. }
+            | Op::DynamicSlice { .. }
+            | Op::UpdateSlice {}
+            | Op::Pad { .. }
+            | Op::Concat { .. }
+            | Op::Gather { .. }
+            | Op::Scatter { .. }
+            | Op::Window { .. }
+            | Op::Reduce { .. }
+            | Op::Cumulate { .. } => self.lone(b, f, slots, id),
+        }
+    }
+
+    /// The ops of a region as ops of the program itself.
+    fn written_out(&mut self, b: &mut Building, f: &Function, slots: &mut Slots, id: NodeId) -> Result<(), BuildError> {
+        let node = f.node(id);
+        let region = &node.regions()[0];
+        let operands = self.read_all(b, f, slots, node.operands())?;
+        let mut inner: Slots = region.input_values().zip(operands).collect();
+        self.steps(b, region, &mut inner)?;
+        for (result, output) in region.outputs().iter().enumerate() {
+            let slot = self.read(b, region, &inner, output.value)?;
+            slots.insert(Value { node: id, result }, slot);
+        }
+        Ok(())
+    }
+
+    fn sequence(
+        &mut self,
+        b: &mut Building,
+        f: &Function,
+        slots: &mut Slots,
+        id: NodeId,
+        op: SequenceOp,
+    ) -> Result<(), BuildError> {
+        let node = f.node(id);
+        let operands = self.read_all(b, f, slots, node.operands())?;
+        let results = self.new_results(b, node, id, slots);
+        b.push(Step::Sequence { op, operands, result: results[0], origin: node.origin.to_string() });
+        b.program.ops.host += 1;
+        Ok(())
+    }
+
+    /// One op as a kernel of its own.
+    fn lone(&mut self, b: &mut Building, f: &Function, slots: &mut Slots, id: NodeId) -> Result<(), BuildError> {
+        let node = f.node(id);
+        if let Op::Broadcast { dims, axes } = &node.op
+            && let Some(from) = f.ty(node.operands()[0]).tensor()
+        {
+            for (extent, &axis) in from.dims.iter().zip(axes) {
+                if *extent != Dim::ONE && *extent != dims[axis] {
+                    let (from, to) = (b.dim(extent), b.dim(&dims[axis]));
+                    b.program.guards.push(Guard::Broadcast { from, to, origin: node.origin.to_string() });
+                }
+            }
+        }
+        let (body, outside) = lone_body(f, node)?;
+        let lowered = lower(&body, node.op.name(), self.numerics)?;
+        let operands = self.read_all(b, f, slots, &outside)?;
+        let results = self.new_results(b, node, id, slots);
+        self.kernel(b, lowered, &operands, &results, &body, &node.origin)
+    }
+
+    /// Compiles a kernel and adds the step that runs it.
+    pub(super) fn kernel(
+        &mut self,
+        b: &mut Building,
+        lowered: Lowered,
+        operands: &[SlotId],
+        results: &[SlotId],
+        body: &Function,
+        origin: &Origin,
+    ) -> Result<(), BuildError> {
+        let Lowered { kernel, schedule, arguments } = lowered;
+        let mut slots = Vec::with_capacity(arguments.len());
+        for argument in &arguments {
+            slots.push(match argument {
+                Argument::Input(i) => operands[*i],
+                Argument::Output(i) => results[*i],
+                Argument::Param(name) => {
+                    let id = self.param(name)?;
+                    let ty = self.built.plan.constants[id.index()].value.ty();
+                    b.slot_at(&ty.into(), Place::Constant(id))
+                }
+                Argument::Table(tensor) => {
+                    let id = self.constant("", tensor);
+                    b.slot_at(&tensor.ty().into(), Place::Constant(id))
+                }
+                Argument::Temp(dtype, len) => b.slot(&frit_ir::TensorType::new(*dtype, vec![len.clone()]).into()),
+            });
+        }
+        let dims: Vec<DimId> = kernel.dims.iter().map(|d| b.dim(&d.value)).collect();
+        let value_of = |s: &Symbol| kernel.dims.iter().find(|d| d.symbol == *s).map(|d| d.value.clone());
+        let phases = kernel.phases.iter().map(|p| b.dim(&p.extent.substitute(&value_of))).collect();
+        let origin = origin.to_string();
+        let code = (self.generate)(&kernel, &schedule).map_err(|message| BuildError::Code {
+            kernel: kernel.name.clone(),
+            origin: origin.clone(),
+            message,
+        })?;
+        let plan = &mut self.built.plan;
+        plan.code.resize(plan.code.len().next_multiple_of(64), 0);
+        let ops = count_ops(body);
+        plan.kernels.push(PlanKernel {
+            name: kernel.name.clone(),
+            origin: origin.clone(),
+            code: plan.code.len(),
+            phases: code.phases,
+            traps: kernel.traps.clone(),
+            ops,
+        });
+        plan.code.extend(code.bytes);
+        let id = KernelId(plan.kernels.len() as u32 - 1);
+        self.built.kernels.push(KernelSource { kernel, schedule, origin });
+        b.program.ops += ops;
+        b.push(Step::Kernel { kernel: id, arguments: slots, dims, phases });
+        Ok(())
+    }
+}
+
+/// A function that holds one op; constants of one element come along, other operands are inputs.
+fn lone_body(f: &Function, node: &Node) -> Result<(Function, Vec<Value>), BuildError> {
+    let mut body = Function::new("");
+    let mut outside: Vec<Value> = Vec::new();
+    let mut inner: HashMap<Value, Value> = HashMap::new();
+    for &operand in node.operands() {
+        if inner.contains_key(&operand) {
+            continue;
+        }
+        let value = match f.op(operand) {
+            op @ Op::Constant { value } if value.numel() == 1 => {
+                let made = body.add_op(op.clone(), &[], Vec::new(), &f.node(operand.node).origin);
+                let node = made.map_err(|e| BuildError::Internal(e.to_string()))?;
+                Value { node, result: 0 }
+            }
+            _ => {
+                let input = body.add_input(&format!("in{}", outside.len()), f.ty(operand).clone());
+                outside.push(operand);
+                input
+            }
+        };
+        inner.insert(operand, value);
+    }
+    let operands: Vec<Value> = node.operands().iter().map(|v| inner[v]).collect();
+    let copy = body.add_typed(node.op.clone(), &operands, node.results().to_vec(), Vec::new(), &node.origin);
+    body.set_numerics(copy, node.numerics);
+    for result in 0..node.results().len() {
+        body.add_output(&format!("out{result}"), Value { node: copy, result });
+    }
+    Ok((body, outside))
+}
+
+fn kernel_name(body: &Function) -> String {
+    let mut words: Vec<&str> = Vec::new();
+    for id in body.toposort().unwrap_or_default() {
+        let op = &body.node(id).op;
+        let shown = match op {
+            Op::Reduce { kind, .. } => kind.name(),
+            _ if matches!(op.class(), OpClass::Elementwise | OpClass::Contraction) => op.name(),
+            _ => continue,
+        };
+        if words.last() != Some(&shown) {
+            words.push(shown);
+        }
+    }
+    words.truncate(6);
+    if words.is_empty() { "move".to_owned() } else { words.join("_") }
+}
+
+fn count_ops(body: &Function) -> OpCounts {
+    let mut counts = OpCounts::default();
+    for id in body.nodes() {
+        match body.node(id).op.class() {
+            OpClass::Source | OpClass::Foreign | OpClass::Control | OpClass::Host => {}
+            OpClass::Movement if body.len() > 2 => counts.view += 1,
+            OpClass::Movement | OpClass::Elementwise | OpClass::Reduction | OpClass::Contraction => {
+                counts.generated += 1;
+            }
+        }
+    }
+    counts
+}
+
+/// Symbols that ops of a function introduce: their extents are known only after a step.
+fn late_symbols(function: &Function) -> Vec<Symbol> {
+    let mut late = Vec::new();
+    for id in function.nodes() {
+        let node = function.node(id);
+        match &node.op {
+            Op::Compact { count } => late.push(count.clone()),
+            Op::Loop { trips, .. } => late.extend(trips.as_symbol().cloned()),
+            // Branches with extents of their own give them fresh symbols.
+            Op::If {} => {
+                for ty in node.results() {
+                    for dim in ty.tensor().iter().flat_map(|t| &t.dims) {
+                        if let Some(s) = dim.as_symbol()
+                            && !input_symbols(function).contains(s)
+                        {
+                            late.push(s.clone());
+                        }
+                    }
+                }
+            }
+            Op::Fusion {} | Op::Composite { .. } => {
+                node.regions().iter().for_each(|r| late.extend(late_symbols(r)));
+            }
+            _ => {}
+        }
+    }
+    late
+}
+
+fn input_symbols(function: &Function) -> Vec<Symbol> {
+    function
+        .input_values()
+        .filter_map(|v| function.ty(v).tensor())
+        .flat_map(|t| t.dims.iter().filter_map(|d| d.as_symbol().cloned()))
+        .collect()
+}
+
+/// Binds each symbol by the first extent that is exactly it; every other extent becomes a guard.
+fn bind_symbols(b: &mut Building, function: &Function) -> Result<(), BuildError> {
+    let mut bound: Vec<Symbol> = Vec::new();
+    for (input, value) in function.input_values().enumerate() {
+        let Some(t) = function.ty(value).tensor() else { continue };
+        for (axis, dim) in t.dims.iter().enumerate() {
+            let (input, axis) = (input as u32, axis as u32);
+            match dim.as_symbol() {
+                Some(s) if !bound.contains(s) => {
+                    bound.push(s.clone());
+                    let symbol = b.symbol(s);
+                    b.program.binds.push(Bind { symbol, input, axis });
+                }
+                _ => {
+                    let dim = b.dim(dim);
+                    b.program.guards.push(Guard::Extent { input, axis, dim });
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_symbols(b: &Building, function: &str) -> Result<(), BuildError> {
+    for (i, symbol) in b.program.symbols.iter().enumerate() {
+        let bound = b.program.binds.iter().any(|bind| bind.symbol == i as u32) || b.late.contains(symbol);
+        if !bound {
+            return Err(BuildError::Unbound { function: function.to_owned(), symbol: symbol.name().to_owned() });
+        }
+    }
+    Ok(())
+}
+
+fn result_binds(b: &mut Building, node: &Node) -> Vec<Bind> {
+    let mut binds = Vec::new();
+    for (result, ty) in node.results().iter().enumerate() {
+        for (axis, dim) in ty.tensor().iter().flat_map(|t| t.dims.iter().enumerate()) {
+            if let Some(s) = dim.as_symbol()
+                && b.late.contains(s)
+            {
+                let symbol = b.symbol(s);
+                binds.push(Bind { symbol, input: result as u32, axis: axis as u32 });
+            }
+        }
+    }
+    binds
+}
+
+/// An output must have memory of its own: a copy where it would be an input's or a constant's.
+fn own_memory(b: &mut Building, slot: SlotId, _output: usize) -> SlotId {
+    let root = b.program.root(slot);
+    match b.program.slots[root.index()].place {
+        Place::Input(_) | Place::Constant(_) => {
+            let ty = b.program.slots[slot.index()].ty.clone();
+            let copy = b.slot(&ty);
+            b.push(Step::Copy { from: slot, to: copy });
+            copy
+        }
+        Place::Arena { .. } | Place::Late | Place::Alias(_) | Place::Host => slot,
+    }
+}
+
+/// Slots that a step touches.
+fn touched(step: &Step) -> Vec<SlotId> {
+    match step {
+        Step::Kernel { arguments, .. } => arguments.clone(),
+        Step::Library { operands, results, .. } => operands.iter().chain(results).copied().collect(),
+        Step::Compact { mask, result, .. } => vec![*mask, *result],
+        Step::If { condition, arguments, results, .. } => {
+            std::iter::once(condition).chain(arguments).chain(results).copied().collect()
+        }
+        Step::Loop { trip, condition, arguments, results, .. } => {
+            [trip, condition].into_iter().chain(arguments).chain(results).copied().collect()
+        }
+        Step::Call { arguments, results, .. } => arguments.iter().chain(results).copied().collect(),
+        Step::Assert { condition, .. } => vec![*condition],
+        Step::Sequence { operands, result, .. } => operands.iter().copied().chain([*result]).collect(),
+        Step::Copy { from, to } => vec![*from, *to],
+    }
+}
+
+/// Fills in the lives of arena slots.
+fn lives(program: &mut Program) {
+    let end = program.steps.len() as u32;
+    let mut touches: Vec<(SlotId, u32)> = Vec::new();
+    for (i, step) in program.steps.iter().enumerate() {
+        touches.extend(touched(step).into_iter().map(|s| (program.root(s), i as u32)));
+    }
+    touches.extend(program.outputs.iter().map(|o| (program.root(o.slot), end)));
+    for (slot, at) in touches {
+        if let Place::Arena { first, last } = &mut program.slots[slot.index()].place {
+            *first = (*first).min(at);
+            *last = (*last).max(at);
+        }
+    }
+}

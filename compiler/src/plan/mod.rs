@@ -193,6 +193,15 @@ pub enum Guard {
         /// Which op.
         origin: String,
     },
+    /// An extent that is repeated is 1 or the result's already.
+    Broadcast {
+        /// The operand's extent.
+        from: DimId,
+        /// The result's.
+        to: DimId,
+        /// Which op.
+        origin: String,
+    },
 }
 
 /// A value.
