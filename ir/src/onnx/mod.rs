@@ -1,9 +1,9 @@
 //! ONNX files in, modules out.
 //!
 //! ```text
-//!  model.onnx --> proto (prost structs) --> Module of `onnx` ops --> passes/legalize
-//!                   |                         ^
-//!                   '-- tensor <-- external   '-- opsets (which version of an operator is meant)
+//!  model.onnx --> proto (prost structs) -- import --> Module of `onnx` ops --> passes/legalize
+//!                   |                       ^
+//!                   '-- tensor <-- external  '-- opsets (which version of an operator is meant)
 //!  input_0.pb <--> value
 //! ```
 //!
@@ -11,6 +11,7 @@
 //! - `tensor`, `external`: constant data in every encoding, in the file or beside it.
 //! - `value`: test values in files of their own.
 //! - [`opsets`]: the versions of all official operators, as a table.
+//! - `import`: names to values, functions inlined, subgraphs to regions.
 //! - `error`: what was wrong, or a report of everything that is missing.
 //!
 //! Nothing in a file is trusted: whatever its bytes, the answer is a module or an error, and no memory is taken because
@@ -18,6 +19,7 @@
 
 mod error;
 mod external;
+mod import;
 pub mod opsets;
 pub mod proto;
 mod tensor;
@@ -26,5 +28,6 @@ mod testing;
 mod value;
 
 pub use error::{Missing, MissingKind, OnnxError, Place, Report};
+pub use import::{INLINE_ELEMENTS, from_bytes, load};
 pub use tensor::{SPARSE_LIMIT, data_type, to_proto as tensor_to_proto};
 pub use value::{HostValue, read_tensor, read_value, write_value};

@@ -1,0 +1,204 @@
+//! From a model file to a module.
+//!
+//! In: the bytes of a model, and the folder that its external data may lie in. Out: a [`Module`] with one function,
+//! `infer`, whose ops are `onnx` nodes, constants and parameters. Afterwards:
+//! - every name is resolved: operands are values, model-local functions are inlined, subgraphs are isolated regions
+//!   whose captured values are operands (after the node's own; `__captured` counts them) and inputs (after the
+//!   region's own);
+//! - every `onnx` node says which version of its operator is meant ([`opsets`](super::opsets)); an operator that no
+//!   official domain has keeps the imported version of its domain, and legalize reports it with all others;
+//! - the graph is acyclic and in order, however the file ordered it; constants that nothing uses are gone;
+//! - every op has an origin: the node's name, and the PyTorch line where the exporter recorded it.
+//!
+//! Initializers and `Constant` nodes become `constant` ops, or parameters when they are larger than
+//! [`INLINE_ELEMENTS`]; neither depends on inputs, so each region gets its own instead of capturing them. A graph input
+//! that has an initializer is a constant too: the format allows callers to override it, exporters before IR version 4
+//! had to write all weights so, and nothing in a file tells the two apart.
+//!
+//! What is missing is collected and refused in one [`Report`](super::Report) at the end; what is wrong is refused at
+//! once.
+
+mod attributes;
+mod body;
+mod functions;
+mod order;
+mod origin;
+mod scope;
+mod types;
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use prost::Message;
+use prost::bytes::Bytes;
+
+use super::error::{MissingKind, OnnxError, Report};
+use super::opsets;
+use super::proto::{FunctionProto, ModelProto, OperatorSetIdProto};
+use super::tensor::TensorReader;
+use crate::module::Module;
+use functions::FunctionKey;
+use scope::Constants;
+use types::Symbols;
+
+/// Constants of more elements than this go to the parameter store; smaller ones are printed in the text.
+pub const INLINE_ELEMENTS: usize = 16;
+
+/// Versions of the file format that are known.
+const IR_VERSIONS: std::ops::RangeInclusive<i64> = 1..=13;
+
+/// Bytes that a model file may have: what protobuf allows. Larger weights lie in external data.
+const FILE_LIMIT: u64 = 2 << 30;
+
+/// Reads the model at `path`; external data lies in the same folder.
+pub fn load(path: &Path) -> Result<Module, OnnxError> {
+    let io = |source| OnnxError::Io { path: path.to_owned(), source };
+    let metadata = std::fs::metadata(path).map_err(io)?;
+    if !metadata.is_file() {
+        return Err(io(std::io::Error::other("is not a regular file")));
+    }
+    if metadata.len() > FILE_LIMIT {
+        let what = format!("{} bytes; a model file may have {FILE_LIMIT}", metadata.len());
+        return Err(OnnxError::limit(path.to_string_lossy(), what));
+    }
+    let bytes = std::fs::read(path).map_err(io)?;
+    let mut module = from_bytes(bytes, path.parent())?;
+    module.source = path.to_string_lossy().into_owned();
+    Ok(module)
+}
+
+/// Reads a model from memory; without `base_dir`, one with external data is refused.
+pub fn from_bytes(bytes: impl Into<Bytes>, base_dir: Option<&Path>) -> Result<Module, OnnxError> {
+    let model = ModelProto::decode(bytes.into()).map_err(|e| OnnxError::invalid("file", e.to_string()))?;
+    Importer::new(&model, base_dir)?.module(&model)
+}
+
+/// What one import carries from node to node. `'a` is the life of the decoded model.
+struct Importer<'a> {
+    constants: Constants<'a>,
+    symbols: Symbols,
+    functions: HashMap<FunctionKey<'a>, &'a FunctionProto>,
+    opsets: Opsets<'a>,
+    /// What is missing.
+    report: Report,
+    /// Ops that no official domain has: joined to the report only when there is one, else they are legalize's.
+    unknown: Report,
+    /// What inlined functions may still cost.
+    inline_budget: usize,
+}
+
+/// Imported version of each domain; the default domain under the empty name.
+type Opsets<'a> = HashMap<&'a str, i64>;
+
+impl<'a> Importer<'a> {
+    fn new(model: &'a ModelProto, folder: Option<&Path>) -> Result<Self, OnnxError> {
+        let mut importer = Importer {
+            constants: Constants::new(TensorReader::new(folder)),
+            symbols: Symbols::default(),
+            functions: HashMap::with_capacity(model.functions.len()),
+            opsets: imported(&model.opset_import)?,
+            report: Report::default(),
+            unknown: Report::default(),
+            inline_budget: functions::INLINE_BUDGET,
+        };
+        for function in &model.functions {
+            let key = (normal(function.domain()), function.name(), function.overload());
+            if importer.functions.insert(key, function).is_some() {
+                let place = format!("function `{}.{}`", function.domain(), function.name());
+                return Err(OnnxError::invalid(place, "is defined twice"));
+            }
+        }
+        Ok(importer)
+    }
+
+    fn module(mut self, model: &'a ModelProto) -> Result<Module, OnnxError> {
+        let Some(graph) = &model.graph else {
+            return Err(OnnxError::invalid("file", "holds no graph: it is empty, or no ONNX model"));
+        };
+        if !IR_VERSIONS.contains(&model.ir_version()) {
+            let what = format!("IR version {} ({IR_VERSIONS:?} are known)", model.ir_version());
+            self.report.add(MissingKind::Feature, "", 0, &what, graph.name());
+        }
+        let opsets = std::mem::take(&mut self.opsets);
+        let function = self.main_graph(graph, &opsets)?;
+        if !self.report.is_empty() {
+            self.report.merge(self.unknown);
+            return Err(OnnxError::Unsupported(self.report));
+        }
+        let mut module = Module::of(function);
+        module.params = self.constants.into_params();
+        Ok(module)
+    }
+
+    /// Puts what is missing on the report and goes on with `fallback`; other errors stay.
+    fn collect<T>(&mut self, result: Result<T, OnnxError>, fallback: T) -> Result<T, OnnxError> {
+        match result {
+            Err(OnnxError::Unsupported(report)) => {
+                self.report.merge(report);
+                Ok(fallback)
+            }
+            other => other,
+        }
+    }
+
+    /// The version that a node's operator has, noting what is missing.
+    fn since_version(
+        &mut self,
+        domain: &str,
+        op_type: &str,
+        opsets: &Opsets<'_>,
+        node: &str,
+    ) -> Result<i64, OnnxError> {
+        let imported = opsets.get(domain).copied();
+        let Some(known) = opsets::known_versions(domain) else {
+            let opset = imported.unwrap_or(0);
+            self.unknown.add(MissingKind::Op, domain, opset, op_type, node);
+            return Ok(opset);
+        };
+        let shown = if domain.is_empty() { "ai.onnx" } else { domain };
+        let Some(opset) = imported else {
+            return Err(OnnxError::invalid(format!("domain `{shown}`"), "is used, but the model does not import it"));
+        };
+        let version = opsets::version(domain, op_type, opset);
+        // An operator that has not changed since means the same in an older set.
+        let first = opsets::version(domain, op_type, *known.start());
+        let unchanged = opset < *known.start() && version == first && matches!(first, opsets::Version::Since(_));
+        if !known.contains(&opset) && !unchanged {
+            let what = format!("{shown} {opset} ({} to {} are known)", known.start(), known.end());
+            self.report.add(MissingKind::Opset, domain, opset, &what, node);
+            return Ok(opset);
+        }
+        match version {
+            opsets::Version::Since(version) => return Ok(version),
+            opsets::Version::Unknown => self.unknown.add(MissingKind::Op, domain, opset, op_type, node),
+            opsets::Version::Removed(version) => {
+                let what = format!("{op_type} (removed in opset {version})");
+                self.report.add(MissingKind::Op, domain, opset, &what, node);
+            }
+            opsets::Version::Later(version) => {
+                let what = format!("{op_type} (new in opset {version})");
+                self.report.add(MissingKind::Op, domain, opset, &what, node);
+            }
+        }
+        Ok(opset)
+    }
+}
+
+/// The default domain has two spellings.
+fn normal(domain: &str) -> &str {
+    if domain == "ai.onnx" { "" } else { domain }
+}
+
+fn imported(imports: &[OperatorSetIdProto]) -> Result<Opsets<'_>, OnnxError> {
+    let mut opsets = Opsets::with_capacity(imports.len());
+    for import in imports {
+        let (domain, version) = (normal(import.domain()), import.version());
+        if opsets.insert(domain, version).is_some_and(|earlier| earlier != version) {
+            return Err(OnnxError::invalid(format!("domain `{domain}`"), "is imported in two versions"));
+        }
+    }
+    Ok(opsets)
+}
+
+#[cfg(test)]
+mod tests;
