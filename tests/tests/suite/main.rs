@@ -1,0 +1,3 @@
+//! What crosses crates, in one binary: house rules, conformance, random modules, robustness.
+
+mod tidy;
