@@ -22,6 +22,8 @@ pub mod op;
 pub mod order;
 pub mod origin;
 pub mod tensor;
+#[doc(hidden)]
+pub mod testing;
 pub mod text;
 pub mod types;
 

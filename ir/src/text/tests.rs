@@ -239,3 +239,126 @@ fn a_drawing_has_every_op() {
     assert_eq!(drawing.matches("fillcolor=\"#").count(), f.len() + 4, "two regions of two ops each");
     assert_eq!(drawing.matches('{').count(), drawing.matches('}').count());
 }
+
+#[test]
+fn random_modules_survive() {
+    for seed in 0..400 {
+        let module = crate::testing::module(seed, 5 + seed as usize % 40).expect("well typed");
+        let read = round_trip(&module);
+        assert_eq!(read.params, module.params);
+        let (f, g) = (module.entry().expect("a function"), read.entry().expect("a function"));
+        assert_eq!((f.len(), &f.symbols), (g.len(), &g.symbols));
+        for (a, b) in f.toposort().expect("no cycle").into_iter().zip(g.toposort().expect("no cycle")) {
+            let (a, b) = (f.node(a), g.node(b));
+            assert_eq!((&a.op, &a.origin, a.results()), (&b.op, &b.origin, b.results()));
+        }
+    }
+}
+
+/// Bytes cut, doubled, swapped or overwritten with pieces of the language.
+fn mutate(rng: &mut crate::testing::Rng, text: &str) -> String {
+    const PIECES: &[&str] = &[
+        "(",
+        ")",
+        "{",
+        "}",
+        "[",
+        "]",
+        ",",
+        "=",
+        "-",
+        "->",
+        ":",
+        "%0",
+        "%1",
+        "#max",
+        "\"",
+        "\\",
+        ";",
+        "9223372036854775808",
+        "-9223372036854775808",
+        "0",
+        "1",
+        "99999999999",
+        "0x7fc00001",
+        "1e999",
+        "nan",
+        "f32[",
+        "f64[B]",
+        "seq<",
+        "if",
+        "loop",
+        "region(",
+        "return",
+        "floordiv(",
+        "min(",
+        "mod(",
+        "*",
+        "+",
+        "splat(",
+        "dense(",
+        "file(",
+        "\u{1f600}",
+        "symbol B",
+        "donate 9 -> 9",
+        "math(",
+        "at none",
+        "from",
+        "func @g() {",
+        "param \"p\" = i8[4]",
+        "axis",
+        "true",
+    ];
+    let mut chars: Vec<char> = text.chars().collect();
+    for _ in 0..1 + rng.below(4) {
+        let (a, b) = (rng.below(chars.len() + 1), rng.below(chars.len() + 1));
+        let (a, b) = (a.min(b), b.min(a + 1 + rng.below(30)).max(a));
+        match rng.below(4) {
+            0 => drop(chars.drain(a..b)),
+            1 => {
+                let copy = chars[a..b].to_vec();
+                let to = rng.below(chars.len() + 1);
+                chars.splice(to..to, copy);
+            }
+            2 => {
+                let piece = PIECES[rng.below(PIECES.len())];
+                chars.splice(a..a, piece.chars());
+            }
+            _ => {
+                let piece = PIECES[rng.below(PIECES.len())];
+                chars.splice(a..b, piece.chars());
+            }
+        }
+    }
+    chars.into_iter().collect()
+}
+
+#[test]
+fn damaged_texts_are_refused_or_read_but_never_panic() {
+    let mut rng = crate::testing::Rng::new(7);
+    let mut texts: Vec<String> =
+        (0..10).map(|seed| to_inline_text(&crate::testing::module(seed, 12).expect("well typed"))).collect();
+    texts.push(to_inline_text(&everything()));
+    let (mut read, mut refused) = (0, 0);
+    for round in 0..4000 {
+        let text = mutate(&mut rng, &texts[round % texts.len()]);
+        for checked in [true, false] {
+            match parse("damaged", &text, &NoConstants, checked) {
+                Ok(module) => {
+                    read += 1;
+                    // What was read prints, and prints the same again.
+                    let printed = to_inline_text(&module);
+                    let again = parse("printed", &printed, &NoConstants, checked);
+                    let again = again.unwrap_or_else(|e| panic!("{e}\n{}\n{text}", e.excerpt()));
+                    assert_eq!(to_inline_text(&again), printed);
+                    module.functions.values().for_each(|f| drop(dot(f)));
+                }
+                Err(e) => {
+                    refused += 1;
+                    assert!(e.excerpt().lines().count() == 2, "{e}");
+                }
+            }
+        }
+    }
+    assert!(read > 100 && refused > 3000, "{read} read, {refused} refused");
+}
