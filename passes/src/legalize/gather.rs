@@ -119,11 +119,16 @@ fn flat(c: &mut Ctx, x: Value) -> Ruled<Value> {
 
 fn gather_elements(c: &mut Ctx) -> Results {
     let (x, indices) = (c.x(0)?, c.x(1)?);
+    let axis = c.axis(0, c.rank(x)?)?;
+    Ok(vec![picked(c, x, indices, axis)?])
+}
+
+/// x looked up along `axis` by indices of its rank; the other axes stay.
+pub(super) fn picked(c: &mut Ctx, x: Value, indices: Value, axis: usize) -> Ruled<Value> {
     let dims = c.shape(x)?;
-    let axis = c.axis(0, dims.len())?;
     let at = element_positions(c, indices, axis, &dims)?;
     let x = flat(c, x)?;
-    Ok(vec![c.op(Op::Gather { axis: 0 }, &[x, at])?])
+    Ok(c.op(Op::Gather { axis: 0 }, &[x, at])?)
 }
 
 /// Rows of an index tensor [.., k] as positions over `dims` (k of them): [..].

@@ -18,13 +18,18 @@
 mod activation;
 mod context;
 mod contraction;
+mod control;
 mod conv;
 mod driver;
 mod elementwise;
 mod error;
 mod gather;
+mod loss;
 mod movement;
+mod norm;
+mod quantize;
 mod reduction;
+mod sequence;
 mod source;
 mod table;
 #[cfg(test)]

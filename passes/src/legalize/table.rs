@@ -4,7 +4,10 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use super::context::{Ctx, Results};
-use super::{activation, contraction, conv, elementwise, gather, movement, reduction, source};
+use super::{
+    activation, contraction, control, conv, elementwise, gather, loss, movement, norm, quantize, reduction, sequence,
+    source,
+};
 
 /// Turns one node into core ops.
 pub(super) type Rule = for<'a, 's> fn(&mut Ctx<'a, 's>) -> Results;
@@ -43,6 +46,11 @@ const FAMILIES: &[&[Row]] = &[
     reduction::TABLE,
     contraction::TABLE,
     conv::TABLE,
+    norm::TABLE,
+    loss::TABLE,
+    quantize::TABLE,
+    control::TABLE,
+    sequence::TABLE,
 ];
 
 type Index = HashMap<(&'static str, &'static str), Vec<Row>>;
