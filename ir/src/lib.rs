@@ -9,23 +9,27 @@
 //! ```
 //!
 //! Rooms, in the order that a newcomer reads them: [`types`] (elements, extents), [`tensor`] (constant data), [`op`]
-//! (the core op set, one table), [`graph`] (functions), [`module`], [`origin`], [`builder`].
+//! (the core op set, one table), [`graph`] (functions), [`module`], [`origin`], [`builder`], [`order`] (of sums),
+//! [`value`] (what runs take and give), [`reference`](mod@reference) (what each op means).
 //!
 //! What never happens here: ir knows no device, no schedule and no pass; nothing of a user's model is run.
 
 pub mod builder;
 pub mod convert;
 pub mod graph;
+pub mod minifloat;
 pub mod module;
 pub mod onnx;
 pub mod op;
 pub mod order;
 pub mod origin;
+pub mod reference;
 pub mod tensor;
 #[doc(hidden)]
 pub mod testing;
 pub mod text;
 pub mod types;
+pub mod value;
 
 pub use graph::{Donation, Function, Node, NodeId, Output, Value};
 pub use module::{Module, Param};
@@ -33,3 +37,4 @@ pub use op::{AttrValue, BinaryOp, Numerics, Op, OpClass, ReduceKind, ScatterKind
 pub use origin::Origin;
 pub use tensor::{Tensor, TensorError};
 pub use types::{DType, Dim, Symbol, TensorType, ValueType};
+pub use value::{HostValue, MapKey};

@@ -25,7 +25,7 @@ word_enum! {
         Neg "neg",
         /// |x|
         Abs "abs",
-        /// -1, 0 or 1; NaN stays
+        /// -1 or 1; zeros and NaN stay
         Sign "sign",
         /// Largest integer not above x
         Floor "floor",
@@ -81,11 +81,11 @@ word_enum! {
         Rem "rem",
         /// a^b; of integers by repeated multiplication, a negative exponent gives 0 (1 and -1 excepted)
         Pow "pow",
-        /// Angle of (b, a)
+        /// Angle of the point (b, a): atan2 of y = a, x = b
         Atan2 "atan2",
-        /// The smaller; NaN when either is
+        /// The smaller; NaN when either is; -0 is below +0
         Min "min",
-        /// The larger; NaN when either is
+        /// The larger; NaN when either is; -0 is below +0
         Max "max",
         /// Bitwise and; logical on bool
         And "and",
@@ -93,9 +93,9 @@ word_enum! {
         Or "or",
         /// Bitwise exclusive or
         Xor "xor",
-        /// a shifted left by b bits; 0 when b reaches the width
+        /// a shifted left by b bits; 0 when b is outside 0..width
         Shl "shl",
-        /// a shifted right by b bits (arithmetic for signed types)
+        /// a shifted right by b bits (arithmetic for signed types); only sign bits when b is outside 0..width
         Shr "shr",
         /// a = b
         Eq "eq",
@@ -126,13 +126,13 @@ word_enum! {
         Sum "sum",
         /// Product; from 1
         Prod "prod",
-        /// Smallest; NaN wins; from the type's largest
+        /// Smallest; NaN wins, -0 is below +0; from the type's largest (floats: infinity)
         Min "min",
-        /// Largest; NaN wins; from the type's smallest
+        /// Largest; NaN wins, -0 is below +0; from the type's smallest (floats: -infinity)
         Max "max",
-        /// Index (i64) of the first smallest; one axis
+        /// Index (i64) of the first smallest, the first NaN when there is one; one axis
         ArgMin "argmin",
-        /// Index (i64) of the first largest; one axis
+        /// Index (i64) of the first largest, the first NaN when there is one; one axis
         ArgMax "argmax",
     }
 }
@@ -326,8 +326,9 @@ ops! {
     }
     /// select(c, a, b) = c ? a : b; c is bool, all of one shape.
     Select "select" (3) [0] Elementwise {}
-    /// Conversion. Float to int truncates (out of range: wraps through i64 unless `saturate`; NaN gives 0), to bool is
-    /// x != 0; float to float rounds to nearest even; `saturate` clamps 8-bit floats and integers to their range.
+    /// Conversion. Float to int truncates (out of range: clamped to i64, from above to u64 for u64, and the low bits
+    /// stay; NaN gives 0), to bool is x != 0; float to float rounds to nearest even, below f32 through f32 (f8e8m0: up
+    /// to a power of two); integers keep low bits. `saturate` clamps 8-bit floats and integers to their range.
     Cast "cast" (1) [0] Elementwise {
         /// Result element type.
         to: DType,

@@ -336,7 +336,7 @@ impl Dim {
 }
 
 impl Atom {
-    fn eval(&self, lookup: &dyn Fn(&Symbol) -> Option<i64>) -> Option<i64> {
+    pub(crate) fn eval(&self, lookup: &dyn Fn(&Symbol) -> Option<i64>) -> Option<i64> {
         match self {
             Atom::Sym(s) => lookup(s),
             Atom::FloorDiv(a, b) => a.eval(lookup)?.checked_div_euclid(b.eval(lookup)?),
