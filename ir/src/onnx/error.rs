@@ -177,7 +177,13 @@ impl Report {
 
     /// Takes over the entries of another report.
     pub fn merge(&mut self, other: Report) {
+        self.merge_for("", other);
+    }
+
+    /// Takes over the entries of another report; `user` is who needs what it has no name for.
+    pub(crate) fn merge_for(&mut self, user: &str, other: Report) {
         for (needed, nodes) in other.missing {
+            let nodes = nodes.into_iter().map(|n| if n.is_empty() { user.to_owned() } else { n });
             self.missing.entry(needed).or_default().extend(nodes);
         }
     }

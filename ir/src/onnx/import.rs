@@ -130,11 +130,11 @@ impl<'a> Importer<'a> {
         Ok(module)
     }
 
-    /// Puts what is missing on the report and goes on with `fallback`; other errors stay.
-    fn collect<T>(&mut self, result: Result<T, OnnxError>, fallback: T) -> Result<T, OnnxError> {
+    /// Puts what `user` needs and is missing on the report and goes on with `fallback`; other errors stay.
+    fn collect<T>(&mut self, user: &str, result: Result<T, OnnxError>, fallback: T) -> Result<T, OnnxError> {
         match result {
             Err(OnnxError::Unsupported(report)) => {
-                self.report.merge(report);
+                self.report.merge_for(user, report);
                 Ok(fallback)
             }
             other => other,
@@ -200,5 +200,7 @@ fn imported(imports: &[OperatorSetIdProto]) -> Result<Opsets<'_>, OnnxError> {
     Ok(opsets)
 }
 
+#[cfg(test)]
+mod robustness;
 #[cfg(test)]
 mod tests;

@@ -35,7 +35,7 @@ pub(crate) struct Element {
     pub(crate) complex: bool,
 }
 
-/// The element type behind a `DataType` code.
+/// The element type behind a `DataType` code; `user` needs it, should it be missing here.
 pub(crate) fn element(code: i32, user: &str) -> Result<Element, OnnxError> {
     let real = |dtype| Ok(Element { dtype, complex: false });
     let Ok(data_type) = DataType::try_from(code) else {
@@ -44,7 +44,7 @@ pub(crate) fn element(code: i32, user: &str) -> Result<Element, OnnxError> {
         return Err(OnnxError::Unsupported(report));
     };
     match data_type {
-        DataType::Undefined => Err(OnnxError::invalid(user, "has no element type")),
+        DataType::Undefined => Err(OnnxError::invalid("element type", "is missing")),
         DataType::Complex64 => Ok(Element { dtype: DType::F32, complex: true }),
         DataType::Complex128 => Ok(Element { dtype: DType::F64, complex: true }),
         DataType::Float => real(DType::F32),
@@ -133,7 +133,7 @@ impl TensorReader {
             report.add(MissingKind::Feature, "", 0, "tensors split in segments", t.name());
             return Err(OnnxError::Unsupported(report));
         }
-        let element = element(t.data_type(), "element type")?;
+        let element = element(t.data_type(), t.name())?;
         let shape = shape(&t.dims, element)?;
         let numbers = numel(&shape)?;
         let bits = numbers.checked_mul(file_bits(element.dtype));
@@ -192,19 +192,19 @@ impl TensorReader {
     /// The dense tensor of a sparse one.
     pub(crate) fn read_sparse(&mut self, t: &SparseTensorProto) -> Result<Tensor, OnnxError> {
         let name = t.values.as_ref().map_or("", |v| v.name());
-        self.read_sparse_here(t).map_err(|e| e.inside(|| format!("sparse tensor `{name}`")))
+        self.read_sparse_here(t, name).map_err(|e| e.inside(|| format!("sparse tensor `{name}`")))
     }
 
-    fn read_sparse_here(&mut self, t: &SparseTensorProto) -> Result<Tensor, OnnxError> {
+    fn read_sparse_here(&mut self, t: &SparseTensorProto, name: &str) -> Result<Tensor, OnnxError> {
         let (Some(values), Some(indices)) = (&t.values, &t.indices) else {
             return Err(OnnxError::invalid("data", "has no values or no indices"));
         };
-        let complex = element(values.data_type(), "element type")?.complex;
+        let complex = element(values.data_type(), values.name())?.complex;
         let (values, indices) = (self.read(values)?, self.read(indices)?);
         let dtype = values.dtype();
         if complex || dtype == DType::Str {
             let mut report = Report::default();
-            report.add(MissingKind::Type, "", 0, "sparse tensor of complex numbers or strings", "sparse_initializer");
+            report.add(MissingKind::Type, "", 0, "sparse tensor of complex numbers or strings", name);
             return Err(OnnxError::Unsupported(report));
         }
         let shape = shape(&t.dims, Element { dtype, complex })?;

@@ -96,7 +96,7 @@ impl<'a> Importer<'a> {
                 continue;
             }
             let value = self.attribute(attribute, user).map_err(|e| e.inside(|| place(name)));
-            if let Some(value) = self.collect(value.map(Some), None)? {
+            if let Some(value) = self.collect(user, value.map(Some), None)? {
                 attributes.values.insert(name.to_owned(), value);
             }
         }

@@ -73,7 +73,7 @@ impl<'a> Importer<'a> {
             let ty = input.r#type.as_ref().map_or(Ok(ValueType::Unknown), |t| self.symbols.value_type(t, input.name()));
             let ty = ty.map_err(|e| e.inside(|| format!("input `{}`", input.name())));
             let failed = matches!(ty, Err(OnnxError::Unsupported(_)));
-            let ty = self.collect(ty, ValueType::Unknown)?;
+            let ty = self.collect(input.name(), ty, ValueType::Unknown)?;
             if ty == ValueType::Unknown && !failed {
                 self.report.add(MissingKind::Type, "", 0, "input of unknown type or rank", input.name());
             }
@@ -97,8 +97,9 @@ impl<'a> Importer<'a> {
         let (mut body, mut scope) = (Body::new(""), Scope::default());
         for input in &graph.input {
             let ty = input.r#type.as_ref().map_or(Ok(ValueType::Unknown), |t| self.symbols.value_type(t, input.name()));
-            let ty =
-                self.collect(ty, ValueType::Unknown).map_err(|e| e.inside(|| format!("input `{}`", input.name())))?;
+            let ty = self
+                .collect(input.name(), ty, ValueType::Unknown)
+                .map_err(|e| e.inside(|| format!("input `{}`", input.name())))?;
             scope.bind(input.name(), Binding::Value(body.function.add_input(input.name(), ty)))?;
         }
         for (name, binding, ty) in captured {
@@ -126,12 +127,14 @@ impl<'a> Importer<'a> {
     ) -> Result<(), OnnxError> {
         for tensor in &graph.initializer {
             let constant = self.constants.of_proto(tensor, tensor.name(), Origin::named(tensor.name()));
-            scope.bind(tensor.name(), self.collect(constant, Binding::Absent)?)?;
+            let constant = self.collect(tensor.name(), constant, Binding::Absent)?;
+            scope.bind(tensor.name(), constant)?;
         }
         for tensor in &graph.sparse_initializer {
             let name = tensor.values.as_ref().map_or("", |v| v.name());
             let constant = self.constants.of_sparse(tensor, name);
-            scope.bind(name, self.collect(constant, Binding::Absent)?)?;
+            let constant = self.collect(name, constant, Binding::Absent)?;
+            scope.bind(name, constant)?;
         }
         self.nodes(&graph.node, body, scope, context)?;
         let mut names = HashSet::new();
@@ -192,7 +195,8 @@ impl<'a> Importer<'a> {
                 return Err(OnnxError::invalid("outputs", "a constant has one"));
             };
             let constant = self.constant(node, context.arguments, origin);
-            return scope.bind(output, self.collect(constant, Binding::Absent)?);
+            let constant = self.collect(output, constant, Binding::Absent)?;
+            return scope.bind(output, constant);
         }
         let user = origin.name.clone().unwrap_or_default();
         let since_version = self.since_version(domain, op_type, context.opsets, &user)?;

@@ -17,7 +17,7 @@ use super::{Importer, imported, normal};
 pub(super) type FunctionKey<'a> = (&'a str, &'a str, &'a str);
 
 /// Bytes of nodes that inlining may copy, each node counted with [`NODE_COST`] on top of its own.
-pub(super) const INLINE_BUDGET: usize = 256 << 20;
+pub(super) const INLINE_BUDGET: usize = 64 << 20;
 
 /// What a node costs as an op.
 const NODE_COST: usize = 1 << 10;

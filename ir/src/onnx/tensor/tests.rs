@@ -142,8 +142,8 @@ fn fields_that_do_not_fit_the_type_are_errors() {
     };
     assert!(refusal(&|t| t.float_data = vec![1.0]).contains("both float_data and raw_data"));
     assert!(refusal(&|t| (t.raw_data, t.int64_data) = (None, vec![1])).contains("not kept in int64_data"));
-    assert!(refusal(&|t| t.data_type = None).contains("no element type"));
-    assert!(refusal(&|t| t.data_type = Some(99)).contains("not supported: type element type 99"));
+    assert!(refusal(&|t| t.data_type = None).contains("element type: is missing"));
+    assert!(refusal(&|t| t.data_type = Some(99)).contains("not supported: type element type 99 at `w`"));
     assert!(refusal(&|t| t.segment = Some(Default::default())).contains("segments"));
     let too_wide = |t: &mut TensorProto| {
         (t.raw_data, t.int32_data, t.data_type) = (None, vec![300], Some(DataType::Int8 as i32));
