@@ -4,13 +4,17 @@
 //! integer or bool tensor: each element as a [`Dim`], where it is one. `Shape -> Gather -> Concat -> Reshape` chains
 //! become extents this way, also when the batch is a symbol. A value is evaluated once; [`Values`] remembers.
 //!
+//! A tensor whose operands are all known is folded by the reference evaluator: float scales and bounds, say.
+//!
 //! Elements are exact mathematical integers: an element that leaves its type's range is unknown, never wrapped.
 
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use frit_ir::reference::{Options, Symbols, eval_op};
 use frit_ir::types::Class;
-use frit_ir::{BinaryOp, DType, Dim, Function, Op, Param, ReduceKind, ScatterKind, Tensor, UnaryOp, Value};
+use frit_ir::value::HostValue;
+use frit_ir::{BinaryOp, DType, Dim, Function, Op, OpClass, Param, ReduceKind, ScatterKind, Tensor, UnaryOp, Value};
 use indexmap::IndexMap;
 
 /// Tensors of more elements are not evaluated.
@@ -18,6 +22,9 @@ pub const LIMIT: usize = 4096;
 
 /// Operand chains are followed this far; beyond, a value counts as unknown. Keeps the stack bounded.
 const DEPTH: usize = 256;
+
+/// Scalar steps that folding one op may take.
+const FOLD_STEPS: u64 = 1 << 20;
 
 /// A small integer or bool tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,8 +179,22 @@ impl Values {
         found
     }
 
-    fn folded(&mut self, _f: &Function, _p: &IndexMap<String, Param>, _value: Value, _depth: usize) -> Option<Tensor> {
-        None
+    /// One op whose operands are known, by the reference evaluator.
+    fn folded(&mut self, f: &Function, params: &IndexMap<String, Param>, value: Value, depth: usize) -> Option<Tensor> {
+        let node = f.node(value.node);
+        let class = node.op.class();
+        if !matches!(class, OpClass::Elementwise | OpClass::Movement | OpClass::Reduction | OpClass::Contraction) {
+            return None;
+        }
+        let operands = node
+            .operands()
+            .iter()
+            .map(|&v| self.tensor_within(f, params, v, depth).map(HostValue::Tensor))
+            .collect::<Option<Vec<_>>>()?;
+        let options = Options { limit_elements: LIMIT, limit_steps: FOLD_STEPS, ..Options::default() };
+        let symbols = Symbols::new();
+        let made = eval_op(&node.op, &node.origin, &operands, node.results(), &[], &symbols, options).ok()?;
+        made.get(value.result)?.tensor().cloned()
     }
 
     fn evaluate(

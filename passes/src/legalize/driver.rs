@@ -120,6 +120,10 @@ fn entry(session: &Session<'_>, old: &Function) -> Result<Function, LegalizeErro
         if let Some(tensor) = fixed {
             ty = fixed_type(name, &ty, tensor)?;
         }
+        if is_open(&ty) {
+            let reason = format!("its type is {ty}: export the model with a shape for it");
+            session.report.borrow_mut().add("", "input", 0, reason, name.clone());
+        }
         let value = target.add_input(name, ty);
         if let Some(origin) = old.inputs().get(index).map(|&id| old.node(id).origin.clone()) {
             target.set_origin(value.node, origin);
@@ -145,6 +149,15 @@ fn entry(session: &Session<'_>, old: &Function) -> Result<Function, LegalizeErro
         }
     }
     Ok(target)
+}
+
+/// Whether some part of a type is not known.
+fn is_open(ty: &ValueType) -> bool {
+    match ty {
+        ValueType::Tensor(_) => false,
+        ValueType::Sequence(e) | ValueType::Optional(e) | ValueType::Map(_, e) => is_open(e),
+        ValueType::Unknown => true,
+    }
 }
 
 /// The input's type with the extents of the value that it is fixed to.

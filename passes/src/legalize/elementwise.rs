@@ -155,7 +155,13 @@ fn bit_shift(c: &mut Ctx) -> Results {
 fn bit_cast(c: &mut Ctx) -> Results {
     let x = c.x(0)?;
     let Some(to) = c.dtype_attr("to")? else { return invalid("attribute `to` is missing") };
-    Ok(vec![if c.dtype(x)? == to { x } else { c.op(Op::Bitcast { to }, &[x])? }])
+    let from = c.dtype(x)?;
+    let op = match (from == DType::Bool, to == DType::Bool) {
+        // A bool is a byte of 0 or 1.
+        (true, false) | (false, true) if from.size() == to.size() => Op::Cast { to, saturate: false },
+        _ => Op::Bitcast { to },
+    };
+    Ok(vec![if from == to { x } else { c.op(op, &[x])? }])
 }
 
 fn cast(c: &mut Ctx) -> Results {

@@ -340,16 +340,22 @@ fn max_unpool(c: &mut Ctx) -> Results {
         let reach = &(&(d - &Dim::ONE) * &at(&strides, i)) + &at(&kernel, i);
         natural.push(&(&reach - &at(&pads, i)) - &at(&pads, i + spatial));
     }
-    // Indices are positions in the unpooled shape that the attributes give, whatever shape is asked for.
-    let wanted = match c.opt(2) {
-        Some(shape) => c.const_dims(shape, "the output shape")?,
-        None => natural.clone(),
-    };
     let zero = c.like(x, 0.0)?;
-    let blank = c.full(zero, vec![Dim::product(&wanted)])?;
+    let blank = c.full(zero, vec![Dim::product(&natural)])?;
     let (at, updates) = (flat(c, indices)?, flat(c, x)?);
     let y = c.op(Op::Scatter { axis: 0, kind: ScatterKind::Assign }, &[blank, at, updates])?;
-    Ok(vec![c.b.reshape(y, wanted)?])
+    let y = c.b.reshape(y, natural.clone())?;
+    let Some(shape) = c.opt(2) else { return Ok(vec![y]) };
+    // Indices are positions in the extents that the attributes give; what is asked for beyond them is blank.
+    let wanted = c.const_dims(shape, "the output shape")?;
+    if wanted.len() != natural.len() {
+        return invalid(format!("an output shape of {} extents for rank {}", wanted.len(), natural.len()));
+    }
+    let high: Vec<Dim> = wanted.iter().zip(&natural).map(|(w, n)| w - n).collect();
+    if high.iter().any(|h| h.known().is_some_and(|h| h < 0)) {
+        return unsupported("an output shape smaller than what the attributes give");
+    }
+    Ok(vec![c.op(Op::Pad { low: vec![Dim::ZERO; wanted.len()], high }, &[y, zero])?])
 }
 
 /// Rows of a cache replaced from write_indices[b] on, `circular` wrapping around.
