@@ -19,7 +19,7 @@ pub struct Builder<'f> {
     pub function: &'f mut Function,
     /// Origin given to every op.
     pub origin: Origin,
-    /// Numerics given to every op.
+    /// Numerics given to every op that takes them.
     pub numerics: Numerics,
 }
 
@@ -31,7 +31,8 @@ impl<'f> Builder<'f> {
 
     /// Any op with one result.
     pub fn op(&mut self, op: Op, operands: &[Value]) -> Built {
-        let node = self.function.add_op_with(op, operands, Vec::new(), &self.origin, self.numerics)?;
+        let numerics = if op.takes_numerics() { self.numerics } else { Numerics::STRICT };
+        let node = self.function.add_op_with(op, operands, Vec::new(), &self.origin, numerics)?;
         Ok(Value { node, result: 0 })
     }
 

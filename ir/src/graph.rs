@@ -415,6 +415,12 @@ impl Function {
         true
     }
 
+    /// Replaces operands and leaves the edges: what the verifier has to find.
+    #[cfg(test)]
+    pub(crate) fn break_operands(&mut self, id: NodeId, operands: Vec<Value>) {
+        self.node_mut(id).operands = operands;
+    }
+
     /// States a value's type anew: shape inference narrows symbols. Regions and users are the caller's to keep right.
     pub fn set_type(&mut self, value: Value, ty: ValueType) {
         let node = self.node_mut(value.node);

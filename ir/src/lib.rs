@@ -10,7 +10,8 @@
 //!
 //! Rooms, in the order that a newcomer reads them: [`types`] (elements, extents), [`tensor`] (constant data), [`op`]
 //! (the core op set, one table), [`graph`] (functions), [`module`], [`origin`], [`builder`], [`order`] (of sums),
-//! [`value`] (what runs take and give), [`reference`](mod@reference) (what each op means).
+//! [`value`] (what runs take and give), [`reference`](mod@reference) (what each op means), [`text`]
+//! (the .frit format), [`verify`] (what always holds).
 //!
 //! What never happens here: ir knows no device, no schedule and no pass; nothing of a user's model is run.
 
@@ -30,6 +31,7 @@ pub mod testing;
 pub mod text;
 pub mod types;
 pub mod value;
+pub mod verify;
 
 pub use graph::{Donation, Function, Node, NodeId, Output, Value};
 pub use module::{Module, Param};

@@ -545,6 +545,19 @@ ops! {
     }
 }
 
+impl Op {
+    /// Whether numerics mean something on it: it calculates, or holds or stands for ops that do.
+    pub fn takes_numerics(&self) -> bool {
+        match self.class() {
+            OpClass::Elementwise | OpClass::Reduction | OpClass::Contraction | OpClass::Control | OpClass::Foreign => {
+                true
+            }
+            OpClass::Source | OpClass::Host => false,
+            OpClass::Movement => matches!(self, Op::Scatter { .. }),
+        }
+    }
+}
+
 /// How far arithmetic may depart from the order and rounding that the graph states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Numerics {
