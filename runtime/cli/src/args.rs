@@ -1,0 +1,237 @@
+//! The command line: every command, flag and its help text.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+
+/// A neural-network graph compiler: import a model, see what every pass does to it, run it as machine code.
+#[derive(Debug, Parser)]
+#[command(
+    name = "frit",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true,
+    after_help = "MODEL is an .onnx, .frit or .fritc file, or an ONNX test-case folder (model.onnx and test_data_set_0).\n\
+                  Start with `frit demo`; then point `frit run MODEL` at a model of your own.\n\
+                  Something slow or wrong? `frit inspect MODEL --kernels` and `frit run MODEL --dump-ir DIR` show why.\n\n\
+                  Exit status: 0 done, 1 refused or failed, 2 wrong usage, 70 an internal error (always a bug)."
+)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Import, optimise, compile, run and check an embedded AF-KAN; needs no file and no network
+    Demo(DemoArgs),
+    /// Compile a model; write it as .fritc, or show a stage of the compilation
+    #[command(after_help = "Examples:\n  frit compile model.onnx -o model.fritc\n  frit compile model.onnx --emit loops\n  \
+                            frit compile model.onnx --dump-ir dump && frit run dump/02-simplify.frit")]
+    Compile(CompileArgs),
+    /// Run a model once, on given inputs or on seeded ones
+    #[command(after_help = "Examples:\n  frit run model.onnx --input x=images.npy --output result.npz\n  \
+                            frit run model.onnx --dim batch=64\n\nWithout --input, a test-case folder's first data set \
+                            is used; else inputs are made from a seed and their shapes printed.")]
+    Run(RunArgs),
+    /// Check ONNX test-case folders: run each data set and compare with its outputs
+    #[command(after_help = "A case is passed, failed (wrong, error, crash) or skipped (refused as unsupported, with the \
+                            reason).\nTolerance: the case's data.json, else rtol 1e-3, atol 1e-7; bfloat16 rtol at least 2^-6.")]
+    Verify(VerifyArgs),
+    /// Show ops, shapes, parameters, FLOPs, bytes, peak memory, kernels, and why things were not fused
+    Inspect(InspectArgs),
+    /// Time a model: median and minimum over many runs
+    Bench(BenchArgs),
+    /// Print a shell's completion script
+    #[command(after_help = "Example: frit completions bash > ~/.local/share/bash-completion/completions/frit")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// How arithmetic may depart from what the model states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Math {
+    /// The same bits at every level, vector width and thread count
+    Strict,
+    /// Sums reordered, products contracted, 4 ulp functions
+    Fast,
+}
+
+/// A stage of the compilation, as text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Emit {
+    /// The module after all passes
+    Frit,
+    /// Loop IR and schedules of all kernels
+    Loops,
+    /// Cranelift IR
+    Clif,
+    /// Machine code as text
+    Asm,
+    /// CUDA C++ of all kernels
+    Cuda,
+}
+
+/// Flags of every command that compiles.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Compilation")]
+pub(crate) struct CompileFlags {
+    /// Optimisation level: 0 compiles each op alone, 3 does everything
+    #[arg(short = 'O', value_name = "LEVEL", default_value_t = 3, value_parser = clap::value_parser!(u8).range(0..=3))]
+    pub(crate) level: u8,
+    /// How far arithmetic may depart from what is written
+    #[arg(long, value_enum, default_value_t = Math::Fast)]
+    pub(crate) math: Math,
+    /// A pipeline of your own, as `legalize,shape,simplify,fuse(max-ops=40)`
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) passes: Option<String>,
+    /// Verify the module after every pass
+    #[arg(long)]
+    pub(crate) verify_each: bool,
+    /// Stop rewriting after N rule applications (to find the one that breaks a model)
+    #[arg(long, value_name = "N")]
+    pub(crate) fuel: Option<u64>,
+    /// Threads to run on; default: all
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) threads: Option<u16>,
+    /// Hold vectors to this width
+    #[arg(long, value_name = "BITS", value_parser = ["128", "256", "512"])]
+    pub(crate) vector_bits: Option<String>,
+    /// Extent of a symbolic dim that no input fixes (1 unless given)
+    #[arg(long = "dim", value_name = "NAME=N", value_parser = name_value::<usize>)]
+    pub(crate) dims: Vec<(String, usize)>,
+    /// Write what every pass did to a folder: numbered .frit files, rules fired, near misses, drawings
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) dump_ir: Option<PathBuf>,
+}
+
+/// Where inputs come from.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Inputs")]
+pub(crate) struct InputFlags {
+    /// An input's value: .npy, .pb (TensorProto), or an .npz that holds it under its name
+    #[arg(long = "input", value_name = "NAME=FILE", value_parser = name_value::<PathBuf>)]
+    pub(crate) inputs: Vec<(String, PathBuf)>,
+    /// Seed of inputs that are not given
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+}
+
+/// Output as data.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct JsonFlag {
+    /// Print only JSON to stdout, or write it to a file; progress goes to stderr
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// `frit demo`
+#[derive(Args, Debug)]
+pub(crate) struct DemoArgs {
+    #[command(flatten)]
+    pub(crate) json: JsonFlag,
+    /// Threads to run on; default: all
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) threads: Option<u16>,
+}
+
+/// `frit compile`
+#[derive(Args, Debug)]
+pub(crate) struct CompileArgs {
+    /// The model
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub(crate) model: PathBuf,
+    /// Where to write: the .fritc, or the text of --emit. Without it no .fritc is written
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) output: Option<PathBuf>,
+    /// Show a stage instead of writing a .fritc
+    #[arg(long, value_enum)]
+    pub(crate) emit: Option<Emit>,
+    #[command(flatten)]
+    pub(crate) flags: CompileFlags,
+    #[command(flatten)]
+    pub(crate) json: JsonFlag,
+}
+
+/// `frit run`
+#[derive(Args, Debug)]
+pub(crate) struct RunArgs {
+    /// The model
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub(crate) model: PathBuf,
+    #[command(flatten)]
+    pub(crate) inputs: InputFlags,
+    /// Where to write the outputs, under their names
+    #[arg(long, value_name = "FILE.npz", value_hint = ValueHint::FilePath)]
+    pub(crate) output: Option<PathBuf>,
+    /// Where to write the time of every step, as JSON
+    #[arg(long, value_name = "FILE.json", value_hint = ValueHint::FilePath)]
+    pub(crate) profile: Option<PathBuf>,
+    /// Run machine code stored in a .fritc that this machine did not write
+    #[arg(long)]
+    pub(crate) trust_code: bool,
+    #[command(flatten)]
+    pub(crate) flags: CompileFlags,
+    #[command(flatten)]
+    pub(crate) json: JsonFlag,
+}
+
+/// `frit verify`
+#[derive(Args, Debug)]
+pub(crate) struct VerifyArgs {
+    /// Test-case folders
+    #[arg(required = true, value_hint = ValueHint::DirPath)]
+    pub(crate) cases: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) flags: CompileFlags,
+    #[command(flatten)]
+    pub(crate) json: JsonFlag,
+}
+
+/// `frit inspect`
+#[derive(Args, Debug)]
+pub(crate) struct InspectArgs {
+    /// The model
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub(crate) model: PathBuf,
+    /// Every kernel with its ops, origins and time, and the reason for each edge that was not fused
+    #[arg(long)]
+    pub(crate) kernels: bool,
+    #[command(flatten)]
+    pub(crate) flags: CompileFlags,
+    #[command(flatten)]
+    pub(crate) json: JsonFlag,
+}
+
+/// `frit bench`
+#[derive(Args, Debug)]
+pub(crate) struct BenchArgs {
+    /// The model
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub(crate) model: PathBuf,
+    #[command(flatten)]
+    pub(crate) inputs: InputFlags,
+    /// Timed runs
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) runs: u32,
+    #[command(flatten)]
+    pub(crate) flags: CompileFlags,
+    #[command(flatten)]
+    pub(crate) json: JsonFlag,
+}
+
+/// Parses `NAME=VALUE`.
+fn name_value<T: std::str::FromStr>(text: &str) -> Result<(String, T), String>
+where
+    T::Err: std::fmt::Display,
+{
+    let (name, value) = text.split_once('=').ok_or_else(|| format!("`{text}` is not NAME=VALUE"))?;
+    if name.is_empty() {
+        return Err(format!("`{text}` has no name before `=`"));
+    }
+    Ok((name.to_owned(), value.parse().map_err(|e| format!("`{value}`: {e}"))?))
+}
