@@ -63,7 +63,8 @@ invariants! {
     V14 "Numerics stand only on ops that calculate."
     V15 "Stored elements are values of their type: bools are 0 or 1, 2- and 4-bit integers are extended from their bits."
     V16 "A function is stored under its own name."
-    V17 "Only `onnx` and `absent` ops, and inputs of regions, have a type that is not known."
+    V17 "Only `onnx` and `absent` ops, and inputs of regions, have a type that is not known; of a function's inputs, only \
+         what is inside a sequence, optional or map."
     V18 "No known extent is negative, and no type's known extents make 2^63 bytes."
     V19 "Regions nest at most 64 deep."
 }

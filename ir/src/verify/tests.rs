@@ -123,6 +123,11 @@ fn what_is_allowed_passes() {
            %3 = onnx(%0, %2) {domain = \"\", op_type = \"Odd\", since_version = 1, attributes = {}} : unknown
            return \"y\" = %1
          }",
+        // A sequence whose elements the model leaves open.
+        "func @infer(%0 \"s\": seq<unknown>) {
+           %1 = sequence_length(%0)
+           return \"n\" = %1
+         }",
         // One symbol made in both branches.
         "func @infer(%0 \"c\": bool[], %1 \"m\": bool[N]) {
            %2 = if(%0, %1) : i64[K]
