@@ -83,12 +83,6 @@ impl Ctx<'_, '_> {
         Ok(self.b.dims(v)?.len())
     }
 
-    /// Extents that must be numbers.
-    pub(super) fn known_shape(&self, v: Value) -> Ruled<Vec<usize>> {
-        let ty = self.ty(v)?;
-        ty.known_dims().ok_or_else(|| Fail::Unsupported(format!("extents of {ty} must be known")))
-    }
-
     /// One extent that must be a number.
     pub(super) fn known_extent(&self, v: Value, axis: usize) -> Ruled<usize> {
         let ty = self.ty(v)?;

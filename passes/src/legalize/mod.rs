@@ -1,8 +1,9 @@
 //! ONNX to core: every `onnx` op replaced by core ops.
 //!
 //! In: a module as imported, whose functions hold `onnx` ops with declared or unknown result types. Out: the same
-//! functions made of core ops only, every type known up to symbols: types follow from the ops as they are built, and
-//! what the model declares is checked against them.
+//! functions made of core ops only, every type known up to symbols: types follow from the ops as they are built. A
+//! declared element type that contradicts them is an error; declared extents that do are overruled and counted, because
+//! exporters write wrong ones.
 //!
 //! ```text
 //!  driver   walks a function in topological order, binds operands, looks up the rule, checks results, collects reports
@@ -29,6 +30,7 @@ mod movement;
 mod norm;
 mod quantize;
 mod reduction;
+mod resize;
 mod sequence;
 mod source;
 mod table;
@@ -55,6 +57,8 @@ pub struct LegalizeOptions {
 pub struct LegalizeStats {
     /// ONNX ops replaced.
     pub replaced: usize,
+    /// Results whose declared extents contradict what their operator gives.
+    pub overruled: usize,
 }
 
 /// Replaces every `onnx` op of the module. On an error the module is unchanged.

@@ -5,8 +5,8 @@ use std::sync::LazyLock;
 
 use super::context::{Ctx, Results};
 use super::{
-    activation, contraction, control, conv, elementwise, gather, loss, movement, norm, quantize, reduction, sequence,
-    source,
+    activation, contraction, control, conv, elementwise, gather, loss, movement, norm, quantize, reduction, resize,
+    sequence, source,
 };
 
 /// Turns one node into core ops.
@@ -51,6 +51,7 @@ const FAMILIES: &[&[Row]] = &[
     quantize::TABLE,
     control::TABLE,
     sequence::TABLE,
+    resize::TABLE,
 ];
 
 type Index = HashMap<(&'static str, &'static str), Vec<Row>>;

@@ -110,11 +110,22 @@ fn needed_values_are_asked_for_and_used() {
 }
 
 #[test]
-fn a_declared_type_that_cannot_be_is_an_error() {
+fn a_declared_element_type_that_cannot_be_is_an_error() {
     let mut g = Graph::new();
     let x = g.input("x", DType::F32, &[Dim::Known(6)]);
     let y = g.node("Relu", 14, &[x], &[]);
-    g.f.set_type(y, TensorType::known(DType::F32, &[7]).into());
-    let error = legalize(&mut g.done(y), &LegalizeOptions::default()).expect_err("7 is not 6");
-    assert!(error.to_string().contains("f32[7]"), "{error}");
+    g.f.set_type(y, TensorType::known(DType::F16, &[6]).into());
+    let error = legalize(&mut g.done(y), &LegalizeOptions::default()).expect_err("f16 is not f32");
+    assert!(error.to_string().contains("f16[6]"), "{error}");
+}
+
+#[test]
+fn declared_extents_that_cannot_be_are_overruled() {
+    let mut g = Graph::new();
+    let x = g.input("x", DType::F32, &[Dim::Known(6)]);
+    let y = g.node("ReduceSum", 13, &[x], &[("keepdims", AttrValue::Int(0))]);
+    g.f.set_type(y, TensorType::known(DType::F32, &[1, 1]).into());
+    let mut module = g.done(y);
+    let stats = legalize(&mut module, &LegalizeOptions::default()).expect("the operator holds");
+    assert_eq!((output_type(&module).as_str(), stats.overruled), ("f32[]", 1));
 }
