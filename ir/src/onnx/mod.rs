@@ -30,4 +30,4 @@ mod value;
 pub use error::{Missing, MissingKind, OnnxError, Place, Report};
 pub use import::{INLINE_ELEMENTS, from_bytes, load};
 pub use tensor::{SPARSE_LIMIT, data_type, to_proto as tensor_to_proto};
-pub use value::{HostValue, read_tensor, read_value, write_value};
+pub use value::{read_tensor, read_value, write_value};

@@ -3,27 +3,17 @@
 //! In: bytes, and the type that the graph gives the value, for the messages do not say which of them they are. Out: a
 //! [`HostValue`]; and back.
 
+use std::collections::BTreeMap;
+
 use prost::Message;
 use prost::bytes::Bytes;
 
 use super::error::OnnxError;
 use super::proto::{DataType, MapProto, OptionalProto, SequenceProto, TensorProto, ValueKind};
-use super::tensor::{TensorReader, data_type, element, to_proto};
+use super::tensor::{TensorReader, element, to_proto};
 use crate::tensor::Tensor;
 use crate::types::{DType, ValueType};
-
-/// A value of any kind.
-#[derive(Clone, Debug, PartialEq)]
-pub enum HostValue {
-    /// A tensor.
-    Tensor(Tensor),
-    /// A list.
-    Sequence(Vec<HostValue>),
-    /// A value or nothing.
-    Optional(Option<Box<HostValue>>),
-    /// Keys (an integer type or string, as a list) and as many values.
-    Map(Tensor, Vec<HostValue>),
-}
+use crate::value::{HostValue, MapKey};
 
 /// Reads a value of type `ty` (tensors for an unknown type).
 pub fn read_value(bytes: &[u8], ty: &ValueType) -> Result<HostValue, OnnxError> {
@@ -47,7 +37,7 @@ pub fn write_value(name: &str, value: &HostValue) -> Vec<u8> {
         HostValue::Tensor(t) => to_proto(name, t).encode_to_vec(),
         HostValue::Sequence(items) => sequence_proto(name, items).encode_to_vec(),
         HostValue::Optional(inner) => optional_proto(name, inner.as_deref()).encode_to_vec(),
-        HostValue::Map(keys, values) => map_proto(name, keys, values).encode_to_vec(),
+        HostValue::Map(entries) => map_proto(name, entries).encode_to_vec(),
     }
 }
 
@@ -85,38 +75,32 @@ fn optional(o: &OptionalProto, reader: &mut TensorReader) -> Result<HostValue, O
 }
 
 fn map(m: &MapProto, reader: &mut TensorReader) -> Result<HostValue, OnnxError> {
-    let place = || format!("map `{}`", m.name());
-    let key = element(m.key_type(), "key type").map_err(|e| e.inside(place))?;
-    // Keys are stored as int64 or strings whatever their type: read them as a tensor of that field, then narrow.
-    let keys = if key.dtype == DType::Str {
-        TensorProto {
-            dims: vec![i64::try_from(m.string_keys.len()).unwrap_or(i64::MAX)],
-            data_type: Some(DataType::String as i32),
-            string_data: m.string_keys.clone(),
-            ..TensorProto::default()
-        }
+    let invalid = |what: String| OnnxError::invalid(format!("map `{}`", m.name()), what);
+    let key = element(m.key_type(), m.name())?;
+    let keys: Vec<MapKey> = if key.dtype == DType::Str {
+        let texts = m.string_keys.iter().map(|k| std::str::from_utf8(k).map(|k| MapKey::Str(k.to_owned())));
+        texts.collect::<Result<_, _>>().map_err(|_| invalid("a key is not UTF-8".to_owned()))?
     } else if key.dtype.is_int() && !key.complex {
-        TensorProto {
-            dims: vec![i64::try_from(m.keys.len()).unwrap_or(i64::MAX)],
-            data_type: Some(DataType::Int64 as i32),
-            int64_data: m.keys.clone(),
-            ..TensorProto::default()
-        }
+        m.keys.iter().map(|&k| MapKey::Int(k)).collect()
     } else {
-        return Err(OnnxError::invalid(place(), format!("keys can't be {}", key.dtype)));
+        return Err(invalid(format!("keys can't be {}", key.dtype)));
     };
-    let keys = reader.read(&keys).map_err(|e| e.inside(place))?;
     let values = match m.values.as_ref().map(|v| sequence(v, reader)).transpose()? {
         Some(HostValue::Sequence(values)) => values,
         _ => Vec::new(),
     };
-    if values.len() != keys.numel() {
-        return Err(OnnxError::invalid(place(), format!("{} keys for {} values", keys.numel(), values.len())));
+    if values.len() != keys.len() {
+        return Err(invalid(format!("{} keys for {} values", keys.len(), values.len())));
     }
-    Ok(HostValue::Map(keys, values))
+    let count = keys.len();
+    let entries: BTreeMap<MapKey, HostValue> = keys.into_iter().zip(values).collect();
+    if entries.len() != count {
+        return Err(invalid("a key comes twice".to_owned()));
+    }
+    Ok(HostValue::Map(entries))
 }
 
-fn sequence_proto(name: &str, items: &[HostValue]) -> SequenceProto {
+fn sequence_proto<'v>(name: &str, items: impl IntoIterator<Item = &'v HostValue>) -> SequenceProto {
     let mut message = SequenceProto { name: Some(name.to_owned()), ..SequenceProto::default() };
     let mut kind = ValueKind::Tensor;
     for item in items {
@@ -130,9 +114,9 @@ fn sequence_proto(name: &str, items: &[HostValue]) -> SequenceProto {
                 kind = ValueKind::Optional;
                 message.optional_values.push(optional_proto("", inner.as_deref()));
             }
-            HostValue::Map(keys, values) => {
+            HostValue::Map(entries) => {
                 kind = ValueKind::Map;
-                message.map_values.push(map_proto("", keys, values));
+                message.map_values.push(map_proto("", entries));
             }
         }
     }
@@ -156,8 +140,8 @@ fn optional_proto(name: &str, inner: Option<&HostValue>) -> OptionalProto {
             message.optional_value = Some(Box::new(optional_proto("", inner.as_deref())));
             ValueKind::Optional
         }
-        Some(HostValue::Map(keys, values)) => {
-            message.map_value = Some(map_proto("", keys, values));
+        Some(HostValue::Map(entries)) => {
+            message.map_value = Some(map_proto("", entries));
             ValueKind::Map
         }
     };
@@ -165,13 +149,21 @@ fn optional_proto(name: &str, inner: Option<&HostValue>) -> OptionalProto {
     message
 }
 
-fn map_proto(name: &str, keys: &Tensor, values: &[HostValue]) -> MapProto {
+fn map_proto(name: &str, entries: &BTreeMap<MapKey, HostValue>) -> MapProto {
+    let (mut keys, mut string_keys) = (Vec::new(), Vec::new());
+    for key in entries.keys() {
+        match key {
+            MapKey::Int(key) => keys.push(*key),
+            MapKey::Str(key) => string_keys.push(Bytes::copy_from_slice(key.as_bytes())),
+        }
+    }
+    let key_type = if string_keys.is_empty() { DataType::Int64 } else { DataType::String };
     MapProto {
         name: Some(name.to_owned()),
-        key_type: Some(data_type(keys.dtype()) as i32),
-        keys: keys.to_i64s().unwrap_or_default(),
-        string_keys: keys.strings().unwrap_or(&[]).iter().map(|k| Bytes::copy_from_slice(k.as_bytes())).collect(),
-        values: Some(sequence_proto("", values)),
+        key_type: Some(key_type as i32),
+        keys,
+        string_keys,
+        values: Some(sequence_proto("", entries.values())),
     }
 }
 

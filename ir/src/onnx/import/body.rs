@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use indexmap::IndexSet;
 
 use super::super::error::{MissingKind, OnnxError};
-use super::super::proto::{GraphProto, NodeProto, TypeProto};
+use super::super::proto::{GraphProto, NodeProto, TypeProto, ValueInfoProto};
 use super::attributes::Arguments;
 use super::functions::FunctionKey;
 use super::order::{free_names, order};
@@ -63,6 +63,37 @@ fn without_trailing_blanks(names: &[String]) -> &[String] {
     names.get(..end).unwrap_or(names)
 }
 
+fn mentions_unknown(ty: &ValueType) -> bool {
+    match ty {
+        ValueType::Unknown => true,
+        ValueType::Tensor(_) => false,
+        ValueType::Sequence(e) | ValueType::Optional(e) | ValueType::Map(_, e) => mentions_unknown(e),
+    }
+}
+
+/// `name`, or one like it, that is not taken; it is now.
+fn unused(name: &str, taken: &mut HashSet<String>) -> String {
+    let mut free = name.to_owned();
+    let mut copies = 1;
+    while !taken.insert(free.clone()) {
+        copies += 1;
+        free = format!("{name}__{copies}");
+    }
+    free
+}
+
+fn own_input<'a>(
+    input: &'a ValueInfoProto,
+    ty: ValueType,
+    body: &mut Body,
+    scope: &mut Scope<'a>,
+) -> Result<(), OnnxError> {
+    if input.name().is_empty() {
+        return Err(OnnxError::invalid("graph input", "has no name"));
+    }
+    scope.bind(input.name(), Binding::Value(body.function.add_input(input.name(), ty)))
+}
+
 impl<'a> Importer<'a> {
     /// The function `infer`.
     pub(super) fn main_graph(&mut self, graph: &'a GraphProto, opsets: &Opsets<'a>) -> Result<Function, OnnxError> {
@@ -74,10 +105,10 @@ impl<'a> Importer<'a> {
             let ty = ty.map_err(|e| e.inside(|| format!("input `{}`", input.name())));
             let failed = matches!(ty, Err(OnnxError::Unsupported(_)));
             let ty = self.collect(input.name(), ty, ValueType::Unknown)?;
-            if ty == ValueType::Unknown && !failed {
+            if !failed && mentions_unknown(&ty) {
                 self.report.add(MissingKind::Type, "", 0, "input of unknown type or rank", input.name());
             }
-            scope.bind(input.name(), Binding::Value(body.function.add_input(input.name(), ty)))?;
+            own_input(input, ty, &mut body, &mut scope)?;
         }
         if graph.output.is_empty() {
             return Err(OnnxError::invalid("graph", "has no outputs"));
@@ -100,15 +131,12 @@ impl<'a> Importer<'a> {
             let ty = self
                 .collect(input.name(), ty, ValueType::Unknown)
                 .map_err(|e| e.inside(|| format!("input `{}`", input.name())))?;
-            scope.bind(input.name(), Binding::Value(body.function.add_input(input.name(), ty)))?;
+            own_input(input, ty, &mut body, &mut scope)?;
         }
+        let mut taken: HashSet<String> = graph.input.iter().map(|i| i.name().to_owned()).collect();
         for (name, binding, ty) in captured {
             let binding = match binding {
-                Binding::Value(_) => {
-                    let hidden = graph.input.iter().any(|i| i.name() == *name);
-                    let name = if hidden { format!("{name}__captured") } else { (*name).to_owned() };
-                    Binding::Value(body.function.add_input(&name, ty.clone()))
-                }
+                Binding::Value(_) => Binding::Value(body.function.add_input(&unused(name, &mut taken), ty.clone())),
                 other @ (Binding::Constant(_) | Binding::Absent) => other.clone(),
             };
             scope.capture(name, binding);
@@ -137,15 +165,18 @@ impl<'a> Importer<'a> {
             scope.bind(name, constant)?;
         }
         self.nodes(&graph.node, body, scope, context)?;
-        let mut names = HashSet::new();
+        let mut taken = HashSet::new();
         for output in &graph.output {
-            // Only the main graph's outputs are told apart by name.
-            if context.depth == 0 && !names.insert(output.name()) {
-                return Err(OnnxError::invalid(format!("output `{}`", output.name()), "is listed twice"));
-            }
             let binding = self.lookup(output.name(), scope).map_err(|e| e.inside(|| "graph output".to_owned()))?;
+            if matches!(binding, Binding::Absent) && self.report.is_empty() {
+                return Err(OnnxError::invalid(format!("graph output `{}`", output.name()), "is no value"));
+            }
+            // A caller tells the main graph's outputs apart by name; a subgraph's go by position.
+            if context.depth == 0 && taken.contains(output.name()) {
+                return Err(OnnxError::invalid(format!("graph output `{}`", output.name()), "is listed twice"));
+            }
             let value = self.constants.value(body, &binding);
-            body.function.add_output(output.name(), value);
+            body.function.add_output(&unused(output.name(), &mut taken), value);
         }
         Ok(())
     }

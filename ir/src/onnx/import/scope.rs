@@ -49,9 +49,9 @@ impl<'a> Scope<'a> {
         self.names.get(name).or_else(|| self.captured.get(name))
     }
 
-    /// Binds a name, once.
+    /// Binds a name, once; an empty one names nothing.
     pub(super) fn bind(&mut self, name: &'a str, binding: Binding) -> Result<(), OnnxError> {
-        if self.names.insert(name, binding).is_some() {
+        if !name.is_empty() && self.names.insert(name, binding).is_some() {
             return Err(OnnxError::invalid(format!("value `{name}`"), "is defined twice"));
         }
         Ok(())

@@ -6,11 +6,12 @@ use super::*;
 use crate::graph::{Function, Node};
 use crate::onnx::proto::{AttributeProto, NodeProto};
 use crate::onnx::proto::{DataType, TensorProto};
+use crate::onnx::read_value;
 use crate::onnx::testing::*;
-use crate::onnx::{HostValue, read_value};
 use crate::op::{AttrValue, Op};
 use crate::tensor::Tensor;
 use crate::types::ValueType;
+use crate::value::HostValue;
 
 fn import(model: &ModelProto) -> Result<Module, OnnxError> {
     from_bytes(model.encode_to_vec(), None)
@@ -18,9 +19,8 @@ fn import(model: &ModelProto) -> Result<Module, OnnxError> {
 
 fn infer(model: &ModelProto) -> Function {
     let module = import(model).unwrap_or_else(|e| panic!("{e}"));
-    let function = module.entry().unwrap();
-    check(function, "built here");
-    function.clone()
+    crate::verify::verify(&module).unwrap_or_else(|e| panic!("{e}"));
+    module.entry().unwrap().clone()
 }
 
 fn refusal(model: &ModelProto) -> String {
@@ -322,7 +322,7 @@ fn every_known_model_loads_or_is_refused_with_a_reason() {
             Ok(module) => {
                 loaded += 1;
                 let function = module.entry().unwrap();
-                check(function, &path.to_string_lossy());
+                crate::verify::verify(&module).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
                 read_test_inputs(path.parent().unwrap(), function);
             }
             Err(OnnxError::Unsupported(report)) => {
@@ -334,19 +334,6 @@ fn every_known_model_loads_or_is_refused_with_a_reason() {
     }
     println!("{loaded} loaded, {refused} refused");
     assert!(refused * 50 <= loaded);
-}
-
-/// What holds for every function that import makes.
-fn check(function: &Function, model: &str) {
-    assert_eq!(function.toposort().map(|t| t.len()), Some(function.len()), "{model}");
-    assert!(!function.outputs().is_empty(), "{model}");
-    for id in function.nodes() {
-        let node = function.node(id);
-        assert!(!node.origin.is_empty(), "{model}: {:?}", node.op);
-        for region in node.regions() {
-            check(region, model);
-        }
-    }
 }
 
 fn read_test_inputs(case: &Path, function: &Function) {

@@ -90,6 +90,11 @@ impl Symbols {
         if element.complex {
             dims.push(Dim::Known(2));
         }
+        let mut known = dims.iter().filter_map(Dim::known).filter(|d| *d > 0);
+        let size = i64::try_from(element.dtype.size().max(1)).unwrap_or(i64::MAX);
+        if known.try_fold(size, |bytes, d| bytes.checked_mul(d)).is_none() {
+            return Err(OnnxError::limit("shape", "makes 2^63 bytes or more"));
+        }
         Ok(TensorType::new(element.dtype, dims).into())
     }
 }
