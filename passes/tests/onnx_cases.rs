@@ -14,15 +14,6 @@ use frit_ir::value::HostValue;
 use frit_ir::{DType, Dim, Module, Op, Origin, Tensor, TensorType, Value, ValueType};
 use frit_passes::legalize::{LegalizeError, LegalizeOptions, legalize};
 
-fn converted(v: onnx::HostValue) -> Result<HostValue, String> {
-    Ok(match v {
-        onnx::HostValue::Tensor(t) => HostValue::Tensor(t),
-        onnx::HostValue::Sequence(s) => HostValue::Sequence(s.into_iter().map(converted).collect::<Result<_, _>>()?),
-        onnx::HostValue::Optional(o) => HostValue::Optional(o.map(|b| converted(*b)).transpose()?.map(Box::new)),
-        onnx::HostValue::Map(..) => return Err("maps".to_owned()),
-    })
-}
-
 enum Outcome {
     Passed,
     Refused(String),
@@ -42,7 +33,7 @@ fn data(case: &Path, kind: &str, types: &[(String, ValueType)]) -> Result<Vec<(S
         let path = case.join(format!("test_data_set_0/{kind}_{i}.pb"));
         let bytes = std::fs::read(&path).map_err(|e| format!("{}: {e}", path.display()))?;
         let value = read_value(&bytes, ty).map_err(|e| e.to_string())?;
-        Ok((name.clone(), converted(value)?))
+        Ok((name.clone(), value))
     };
     types.iter().enumerate().map(read).collect()
 }
