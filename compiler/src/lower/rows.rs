@@ -196,55 +196,93 @@ fn full_layout(lowering: &mut Lowering<'_>, rows: &Rows) -> Result<Layout, Lower
 /// Results of one level for the row at `p`, in their reduction types.
 fn reduce_row(lowering: &mut Lowering<'_>, large: &[&Large], length: &Dim, p: &Dim) -> Result<Vec<Reg>, LowerError> {
     if length.known().is_some_and(|n| n <= TILE) {
-        return accumulate(lowering, large, p, &Dim::ZERO, length, length);
+        let whole = Cut { group: trailing(large), size: length.clone(), tiles: Dim::ONE };
+        return tile(lowering, large, &whole, length, p, &Dim::ZERO);
     }
-    let tiles = length.ceildiv(&Dim::Known(TILE));
-    let most = tiles.known().unwrap_or(TILE);
+    let cut = cut(large, length, false);
+    let most = cut.tiles.known().unwrap_or(TILE);
     let partials: Vec<Partial> = large.iter().map(|l| Partial::local(lowering, l, most)).collect();
-    let (var, t) = lowering.e.var(&tiles);
+    let (var, t) = lowering.e.var(&cut.tiles);
     lowering.e.open();
-    let written = tile(lowering, large, length, p, &t)
+    let written = tile(lowering, large, &cut, length, p, &t)
         .and_then(|results| store_partials(lowering, large, &partials, &results, p, &t));
     let body = lowering.e.close();
     written?;
-    lowering.e.kb.push(Stmt::For { var, extent: tiles.clone(), body });
-    Ok(combine_partials(lowering, large, &partials, &tiles, &Dim::ZERO))
+    lowering.e.kb.push(Stmt::For { var, extent: cut.tiles.clone(), body });
+    Ok(combine_partials(lowering, large, &partials, &cut.tiles, &Dim::ZERO))
 }
 
-/// Results of tile `t` of the row at `p`.
-fn tile(lowering: &mut Lowering<'_>, large: &[&Large], length: &Dim, p: &Dim, t: &Dim) -> Result<Vec<Reg>, LowerError> {
-    let size = Dim::Known(TILE);
-    let start = t * &size;
-    let here = size.minimum(&(length - &start));
-    accumulate(lowering, large, p, &start, &here, &size)
+/// How the reduced elements of a row are cut into tiles. It follows from shapes and numerics alone.
+struct Cut {
+    /// Neighbours that an iteration combines first.
+    group: i64,
+    /// Elements of a tile, a multiple of the group.
+    size: Dim,
+    /// Number of tiles.
+    tiles: Dim,
 }
 
-/// One `Reduce` over positions start .. start + count of the row at `p`; `most` bounds the count.
-fn accumulate(
+/// Where order is free a tile is a whole line of the innermost axis: its index then needs no division. Else it is the
+/// tile of `frit_ir::order`. Partials that lie in local memory are at most as many as such a tile holds elements.
+fn cut(large: &[&Large], length: &Dim, split: bool) -> Cut {
+    /// Shortest line worth a tile.
+    const LINE: i64 = 64;
+    let by_order = Cut { group: 1, size: Dim::Known(TILE), tiles: length.ceildiv(&Dim::Known(TILE)) };
+    let extents = &large[0].extents;
+    if !large.iter().all(|l| order_is_free(l) && l.extents == *extents) {
+        return by_order;
+    }
+    let group = trailing(large);
+    let leading = extents.len() - 1 - usize::from(group > 1);
+    match extents.get(leading).and_then(Dim::known) {
+        Some(line) if line >= LINE && leading > 0 => {
+            let tiles = Dim::product(&extents[..leading]);
+            let fits = split || tiles.known().is_some_and(|n| n <= TILE);
+            if fits { Cut { group, size: Dim::Known(line * group), tiles } } else { by_order }
+        }
+        _ => by_order,
+    }
+}
+
+fn order_is_free(large: &Large) -> bool {
+    match large.kind {
+        ReduceKind::Min | ReduceKind::Max => true,
+        ReduceKind::Sum | ReduceKind::Prod => large.reassociate || large.dtype.is_int(),
+        ReduceKind::ArgMin | ReduceKind::ArgMax => false,
+    }
+}
+
+/// How many neighbouring elements an iteration may combine first: a short last axis, where order is free. The loop
+/// then runs along the axis before it, without dividing.
+fn trailing(large: &[&Large]) -> i64 {
+    let last = large[0].extents.last().and_then(Dim::known).unwrap_or(1);
+    let same =
+        large.iter().all(|l| order_is_free(l) && l.extents.len() > 1 && l.extents.last() == large[0].extents.last());
+    if (2..=UNROLLED).contains(&last) && same { last } else { 1 }
+}
+
+/// Results of tile `t` of the row at `p`: one `Reduce`.
+fn tile(
     lowering: &mut Lowering<'_>,
     large: &[&Large],
+    cut: &Cut,
+    length: &Dim,
     p: &Dim,
-    start: &Dim,
-    count: &Dim,
-    most: &Dim,
+    t: &Dim,
 ) -> Result<Vec<Reg>, LowerError> {
-    let group = trailing(large, count);
-    let count = count.floordiv(&Dim::Known(group));
-    let (var, r) = lowering.e.var(&most.floordiv(&Dim::Known(group)));
+    let group = Dim::Known(cut.group);
+    let (lines, all) = (cut.size.floordiv(&group), length.floordiv(&group));
+    let start = t * &lines;
+    // A tile may reach over the end where the tiles do not divide the row.
+    let exact = &cut.tiles * &cut.size == *length;
+    let count = if exact { lines.clone() } else { lines.minimum(&(&all - &start)) };
+    let (var, r) = lowering.e.var(&lines);
     lowering.e.open();
-    let mut values = Vec::with_capacity(large.len());
-    let mut failed = None;
-    for l in large {
-        match grouped(&mut lowering.e, l, p, start, &r, group) {
-            Ok(value) => values.push(value),
-            Err(error) => failed = Some(error),
-        }
-    }
+    let at = &start + &r;
+    let values: Result<Vec<_>, LowerError> =
+        large.iter().map(|l| grouped(&mut lowering.e, l, p, &at, cut.group)).collect();
     let body = lowering.e.close();
-    if let Some(error) = failed {
-        return Err(error);
-    }
-    let accs: Vec<Acc> = values
+    let accs: Vec<Acc> = values?
         .into_iter()
         .map(|(value, combine)| {
             let dtype = match combine {
@@ -260,41 +298,18 @@ fn accumulate(
     Ok(results)
 }
 
-/// How many neighbouring elements an iteration may combine first: a short last axis, where order is free. The loop
-/// then runs along the axis before it, without dividing.
-fn trailing(large: &[&Large], count: &Dim) -> i64 {
-    let free = |l: &&Large| match l.kind {
-        ReduceKind::Min | ReduceKind::Max => true,
-        ReduceKind::Sum | ReduceKind::Prod => l.reassociate || l.dtype.is_int(),
-        ReduceKind::ArgMin | ReduceKind::ArgMax => false,
-    };
-    let last = large[0].extents.last().and_then(Dim::known).unwrap_or(1);
-    let divides = count.known().is_some_and(|n| n % last.max(1) == 0);
-    let same = large.iter().all(|l| free(l) && l.extents.len() > 1 && l.extents.last() == large[0].extents.last());
-    if (2..=UNROLLED).contains(&last) && divides && same { last } else { 1 }
-}
-
-/// The value that iteration `r` adds.
-fn grouped(
-    e: &mut Emitter<'_>,
-    large: &Large,
-    p: &Dim,
-    start: &Dim,
-    r: &Dim,
-    group: i64,
-) -> Result<(Reg, Combine), LowerError> {
-    let base = &(r * &Dim::Known(group)) + start;
+/// The value that an iteration adds: element `at`, or a group of neighbours from `at * group` on.
+fn grouped(e: &mut Emitter<'_>, large: &Large, p: &Dim, at: &Dim, group: i64) -> Result<(Reg, Combine), LowerError> {
     if group == 1 {
-        return element(e, large, p, &base);
+        return element(e, large, p, at);
     }
+    let base = at * &Dim::Known(group);
     let mut values = Vec::new();
     for k in 0..group {
         values.push(element(e, large, p, &(&base + &Dim::Known(k)))?.0);
     }
-    let work = reduction_type(large.dtype);
-    let value = e.combine_tree(values, large.kind, work)?;
-    let none = value;
-    Ok((value, combine_of(large.kind, none)))
+    let value = e.combine_tree(values, large.kind, reduction_type(large.dtype))?;
+    Ok((value, combine_of(large.kind, value)))
 }
 
 /// What position `r` of the row at `p` adds.
@@ -397,21 +412,18 @@ fn combine_partials(
 
 /// Each level as a phase over tiles and a phase that combines them.
 fn split(lowering: &mut Lowering<'_>, rows: &Rows) -> Result<(), LowerError> {
-    let size = Dim::Known(TILE);
-    let tiles = rows.length.ceildiv(&size);
     // Sizes that the host sees are over the module's symbols.
-    let first = &rows.large[0];
-    let module_count = lowering.e.tensor(first.value)?.numel();
-    let module_length = module_dim(lowering, &rows.length);
-    let module_tiles = &module_count * &module_length.ceildiv(&size);
+    let module_count = lowering.e.tensor(rows.large[0].value)?.numel();
     for level in 1..=depth(rows) {
         let large: Vec<&Large> = rows.large.iter().filter(|l| l.level == level).collect();
+        let cut = cut(&large, &rows.length, true);
+        let module_tiles = &module_count * &module_dim(lowering, &cut.tiles);
         let partials: Vec<Partial> = large.iter().map(|l| Partial::temp(lowering, l, &module_tiles)).collect();
-        let extent = &rows.count * &tiles;
+        let extent = &rows.count * &cut.tiles;
         let (outer, o) = lowering.e.var(&extent);
         lowering.e.open();
-        let at = delinearize(&o, &[rows.count.clone(), tiles.clone()], &lowering.e.ranges);
-        let written = tile(lowering, &large, &rows.length, &at[0], &at[1])
+        let at = delinearize(&o, &[rows.count.clone(), cut.tiles.clone()], &lowering.e.ranges);
+        let written = tile(lowering, &large, &cut, &rows.length, &at[0], &at[1])
             .and_then(|results| store_partials(lowering, &large, &partials, &results, &at[0], &o));
         let body = lowering.e.close();
         written?;
@@ -427,8 +439,8 @@ fn split(lowering: &mut Lowering<'_>, rows: &Rows) -> Result<(), LowerError> {
             .collect::<Result<_, LowerError>>()?;
         let (outer, p) = lowering.e.var(&rows.count);
         lowering.e.open();
-        let start = &p * &tiles;
-        let results = combine_partials(lowering, &large, &partials, &tiles, &start);
+        let start = &p * &cut.tiles;
+        let results = combine_partials(lowering, &large, &partials, &cut.tiles, &start);
         for ((l, &buffer), reg) in large.iter().zip(&finals).zip(results) {
             let dtype = lowering.e.kb.buffer_type(buffer);
             let value = lowering.e.cast(reg, dtype, false);
