@@ -23,11 +23,12 @@ pub struct KernelArgs {
     pub status: *mut u32,
 }
 
-/// Functions that code may call, by position in the table: f64 elementary functions (f32 ones are generated inline) and
-/// integer powers.
+/// Functions that code may call, by position in the table: f64 elementary functions (f32 ones are generated inline),
+/// integer powers of signed (`ipow`) and unsigned (`upow`) 64-bit values, a b + c rounded once for CPUs without such an
+/// instruction. [`super::functions::table`] holds their addresses.
 pub const FUNCTIONS: &[&str] = &[
     "exp", "expm1", "log", "log1p", "sin", "cos", "tan", "asin", "acos", "atan", "tanh", "erf", "pow", "atan2", "fmod",
-    "ipow",
+    "ipow", "upow", "fma", "fmaf",
 ];
 
 /// A compiled phase.

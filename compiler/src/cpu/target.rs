@@ -1,0 +1,98 @@
+//! The machine that code is for.
+
+use cranelift_codegen::isa::OwnedTargetIsa;
+use cranelift_codegen::settings::{self, Configurable};
+
+use super::error::CodeError;
+
+/// How hard the code generator tries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Effort {
+    /// By the size of a function: optimising a large straight-line body makes it slower (values live longer and spill).
+    #[default]
+    Auto,
+    /// Always optimise.
+    Speed,
+    /// Never.
+    None,
+}
+
+/// Operations beyond which [`Effort::Auto`] leaves a function as it was written.
+const LARGE: usize = 400;
+
+/// A machine: instruction set, extensions, calling convention. Making one takes a while; keep it.
+pub struct Target {
+    speed: OwnedTargetIsa,
+    none: OwnedTargetIsa,
+    /// What it can do.
+    pub(super) features: Features,
+}
+
+/// What decides between instruction sequences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Features {
+    /// a b + c in one instruction.
+    pub(super) fma: bool,
+    /// Rounding to integers in one instruction.
+    pub(super) round: bool,
+    /// A blend by sign bits.
+    pub(super) blend: bool,
+}
+
+impl Target {
+    /// This machine, with all that it has.
+    pub fn host() -> Result<Self, CodeError> {
+        let refused = |e: String| CodeError::Target(e);
+        let make = |level: &str| -> Result<OwnedTargetIsa, CodeError> {
+            let mut flags = settings::builder();
+            for (name, value) in [
+                ("opt_level", level),
+                ("enable_verifier", if cfg!(debug_assertions) { "true" } else { "false" }),
+                ("is_pic", "true"),
+                ("enable_probestack", "false"),
+            ] {
+                flags.set(name, value).map_err(|e| refused(e.to_string()))?;
+            }
+            let builder = cranelift_native::builder().map_err(|e| refused(e.to_owned()))?;
+            builder.finish(settings::Flags::new(flags)).map_err(|e| refused(e.to_string()))
+        };
+        let speed = make("speed")?;
+        let flags = speed.isa_flags();
+        let has = |name: &str| flags.iter().any(|v| v.name == name && v.as_bool() == Some(true));
+        let x86 = speed.name() == "x64";
+        let features =
+            Features { fma: !x86 || has("has_fma"), round: !x86 || has("has_sse41"), blend: x86 && has("has_sse41") };
+        Ok(Target { none: make("none")?, speed, features })
+    }
+
+    /// Its name in messages.
+    pub fn name(&self) -> String {
+        self.speed.triple().to_string()
+    }
+
+    /// How functions are called.
+    pub(super) fn convention(&self) -> cranelift_codegen::isa::CallConv {
+        self.speed.default_call_conv()
+    }
+
+    /// The compiler for a function of some size.
+    pub(super) fn isa(&self, effort: Effort, operations: usize) -> &OwnedTargetIsa {
+        match effort {
+            Effort::Speed => &self.speed,
+            Effort::None => &self.none,
+            Effort::Auto => {
+                if operations > LARGE {
+                    &self.none
+                } else {
+                    &self.speed
+                }
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Target({}, {:?})", self.name(), self.features)
+    }
+}

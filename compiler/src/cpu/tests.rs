@@ -1,0 +1,5 @@
+//! Kernels written by hand, run as machine code, compared with plain Rust.
+
+mod harness;
+mod loops;
+mod types;
