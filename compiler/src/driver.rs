@@ -1,0 +1,212 @@
+//! One call from a module to a plan: passes, kernels, machine code.
+//!
+//! In: a module as imported or read, and [`Options`]. Out: [`Compiled`]: the plan, the module after all passes, every
+//! kernel's source, what each stage took and what it could not do. Whoever embeds frit calls this through the runtime;
+//! tests and the command call it directly.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use frit_ir::{Dim, Function, Module, Numerics, Tensor, ValueType};
+use frit_passes::manager::{self, Level, Math, PassError, Pipeline, Report};
+
+use crate::cpu::{CodeError, CodeGenerator, CodeOptions};
+use crate::kernel::Kernel;
+use crate::kernel::expand::expand;
+use crate::plan::Plan;
+use crate::plan::build::{BuildError, KernelSource, build};
+use crate::schedule::{Directive, Schedule};
+
+/// How to compile.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How much is done.
+    pub level: Level,
+    /// How far arithmetic may depart from what is written.
+    pub math: Math,
+    /// A pipeline as text instead of the level's.
+    pub passes: Option<String>,
+    /// Verify after every pass.
+    pub verify_each: bool,
+    /// Rewrites that may be made.
+    pub fuel: Option<u64>,
+    /// Where to write what every pass did.
+    pub dump_dir: Option<PathBuf>,
+    /// Extents of symbols, by name.
+    pub dims: Vec<(String, usize)>,
+    /// Values of inputs that the plan may rely on; a run checks them.
+    pub fixed: HashMap<String, Tensor>,
+    /// Iterations that a vector loop runs at once (4, 8, 16); `None`: as scheduled.
+    pub lanes: Option<u32>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            level: Level::default(),
+            math: Math::default(),
+            passes: None,
+            verify_each: cfg!(debug_assertions),
+            fuel: None,
+            dump_dir: None,
+            dims: Vec::new(),
+            fixed: HashMap::new(),
+            lanes: None,
+        }
+    }
+}
+
+/// What stages took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Times {
+    /// All passes.
+    pub passes: Duration,
+    /// Lowering to loop IR and laying out the plan.
+    pub plan: Duration,
+    /// Machine code.
+    pub code: Duration,
+}
+
+impl Times {
+    /// From the module to runnable code.
+    pub fn total(&self) -> Duration {
+        self.passes + self.plan + self.code
+    }
+}
+
+/// A compiled module and how it came about.
+#[derive(Debug)]
+pub struct Compiled {
+    /// The plan.
+    pub plan: Plan,
+    /// The module after all passes.
+    pub module: Module,
+    /// Every kernel's source.
+    pub kernels: Vec<KernelSource>,
+    /// What passes did.
+    pub report: Report,
+    /// What was not done, and why: fusions taken apart, loops that are not vectors.
+    pub remarks: Vec<String>,
+    /// What stages took.
+    pub times: Times,
+}
+
+/// Why a module can't be compiled.
+#[derive(Debug, thiserror::Error)]
+pub enum CompileError {
+    /// A pass failed or refused.
+    #[error(transparent)]
+    Pass(#[from] PassError),
+    /// No plan.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// No code generator for this machine.
+    #[error(transparent)]
+    Code(#[from] CodeError),
+    /// An extent that the model does not have.
+    #[error("the model has no symbolic extent `{name}`; it has {known}")]
+    UnknownDim {
+        /// The name given.
+        name: String,
+        /// Those that exist.
+        known: String,
+    },
+}
+
+/// Compiles a module.
+pub fn compile(mut module: Module, options: &Options) -> Result<Compiled, CompileError> {
+    let start = Instant::now();
+    set_dims(&mut module, &options.dims)?;
+    let pipeline = match &options.passes {
+        Some(text) => Pipeline::parse(text)?,
+        None => Pipeline::of(options.level),
+    };
+    let pass_options = manager::Options {
+        math: options.math,
+        fuel: options.fuel,
+        verify_each: options.verify_each,
+        dump_dir: options.dump_dir.clone(),
+        fixed: options.fixed.clone(),
+    };
+    let report = manager::run(&mut module, &pipeline, &pass_options)?;
+    let passes = start.elapsed();
+
+    let start = Instant::now();
+    let mut code_time = Duration::ZERO;
+    let mut loops: Vec<String> = Vec::new();
+    let mut generator = CodeGenerator::new(&CodeOptions::host()?);
+    let mut generate = |kernel: &Kernel, schedule: &Schedule| {
+        let begin = Instant::now();
+        let mut expanded = kernel.clone();
+        expand(&mut expanded).map_err(|e| e.to_string())?;
+        let schedule = with_lanes(schedule, options.lanes);
+        let (code, report) = generator.compile(&expanded, &schedule).map_err(|e| e.to_string())?;
+        loops.extend(report.scalar.iter().map(|l| format!("kernel {}: loop {}: {}", kernel.name, l.var, l.reason)));
+        code_time += begin.elapsed();
+        Ok(code)
+    };
+    let fixed: Vec<(String, Tensor)> = options.fixed.iter().map(|(n, t)| (n.clone(), t.clone())).collect();
+    let numerics = options.math.numerics().unwrap_or(Numerics::STRICT);
+    let built = build(&module, numerics, &fixed, &mut generate)?;
+    let plan_time = start.elapsed().saturating_sub(code_time);
+    let remarks = built.remarks.into_iter().chain(loops).collect();
+    let times = Times { passes, plan: plan_time, code: code_time };
+    Ok(Compiled { plan: built.plan, module, kernels: built.kernels, report, remarks, times })
+}
+
+/// A schedule with every vector loop at a given number of lanes.
+fn with_lanes(schedule: &Schedule, lanes: Option<u32>) -> Schedule {
+    let Some(wanted) = lanes else { return schedule.clone() };
+    let mut schedule = schedule.clone();
+    for directive in &mut schedule.directives {
+        if let Directive::Vector { lanes, .. } = directive {
+            *lanes = wanted;
+        }
+    }
+    schedule
+}
+
+/// Gives symbols their extents, everywhere a type names them.
+fn set_dims(module: &mut Module, dims: &[(String, usize)]) -> Result<(), CompileError> {
+    if dims.is_empty() {
+        return Ok(());
+    }
+    let mut known: Vec<String> = Vec::new();
+    for function in module.functions.values() {
+        for value in function.input_values() {
+            for dim in function.ty(value).tensor().iter().flat_map(|t| &t.dims) {
+                dim.visit_symbols(&mut |s| {
+                    if !known.iter().any(|k| k == s.name()) {
+                        known.push(s.name().to_owned());
+                    }
+                });
+            }
+        }
+    }
+    if let Some((name, _)) = dims.iter().find(|(n, _)| !known.contains(n)) {
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        return Err(CompileError::UnknownDim { name: name.clone(), known });
+    }
+    for function in module.functions.values_mut() {
+        substitute(function, dims);
+    }
+    Ok(())
+}
+
+fn substitute(function: &mut Function, dims: &[(String, usize)]) {
+    let with = |s: &frit_ir::Symbol| dims.iter().find(|(n, _)| n == s.name()).map(|(_, v)| Dim::from(*v));
+    for id in function.nodes() {
+        for result in 0..function.node(id).results().len() {
+            let value = frit_ir::Value { node: id, result };
+            if let ValueType::Tensor(t) = function.ty(value) {
+                let mut t = t.clone();
+                t.dims = t.dims.iter().map(|d| d.substitute(&with)).collect();
+                function.set_type(value, t.into());
+            }
+        }
+        for region in function.regions_mut(id) {
+            substitute(region, dims);
+        }
+    }
+}
