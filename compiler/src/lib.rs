@@ -6,15 +6,13 @@
 //!                        '------[plan]--> Plan: programs of steps over slots, code and constants beside
 //! ```
 //!
-//! [`driver`] is the one call that does it all. Rooms: [`kernel`] (the loop IR: types, text, verifier, interpreter,
+//! `driver` is the one call that does it all. Rooms: [`kernel`] (the loop IR: types, text, verifier, interpreter,
 //! scalar maths), [`schedule`] (how loops run, as data), [`lower`] (core ops to loop IR), [`cpu`] (loop IR to machine
 //! code), [`plan`] (what the runtime runs).
 //!
 //! What never happens here: the compiler sees no ONNX, starts no thread and calls no library; a plan is data.
 
 pub mod cpu;
-#[cfg(feature = "jit")]
-pub mod driver;
 pub mod kernel;
 pub mod lower;
 pub mod plan;
