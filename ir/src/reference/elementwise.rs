@@ -22,7 +22,7 @@ pub(super) fn unary(cx: &Cx<'_>, op: UnaryOp, x: &Array) -> Evaluated {
     }
 }
 
-fn unary_float(op: UnaryOp, x: f64) -> Option<f64> {
+pub(super) fn unary_float(op: UnaryOp, x: f64) -> Option<f64> {
     Some(match op {
         UnaryOp::Neg => -x,
         UnaryOp::Abs => x.abs(),

@@ -23,9 +23,11 @@
 //! 4-bit floats still round, being quantisation that the program asks for, and `bitcast` rounds first.
 //!
 //! Files: `number` (rounding, wrapping, erf), `array` (tensors at work), `extents` (symbols), then a file per op
-//! family: `elementwise`, `cast`, `movement`, `indexed`, `reduce`, `contract`, `control`, `sequence`.
+//! family: `elementwise`, `cast`, `movement`, `indexed`, `reduce`, `contract`, `control`, `sequence`; `bound` runs error
+//! bounds beside the wide evaluation.
 
 mod array;
+mod bound;
 mod cast;
 mod contract;
 mod control;
@@ -46,6 +48,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use array::Array;
+pub use bound::{Bounded, error_bound};
 pub use error::{At, EvalError};
 pub use extents::Symbols;
 use item::Item;
@@ -173,28 +176,7 @@ impl<'m> Evaluator<'m> {
     fn run(&self, function: &Function, inputs: Vec<Item>, symbols: Symbols) -> Result<Vec<Item>, EvalError> {
         let mut frame = Frame { values: HashMap::new(), symbols };
         self.enter(function, inputs, &mut frame)?;
-        let order = function.toposort().ok_or_else(|| EvalError::Cycle { function: function.name.clone() })?;
-        // An extent in an op's attributes may be fixed by an op that is no operand of it (`compact` counts). Such an op
-        // waits until a round over the others has bound the symbol.
-        let mut waiting = order;
-        while !waiting.is_empty() {
-            let (mut later, mut first_error) = (Vec::new(), None);
-            for &id in &waiting {
-                match self.visit(function, id, &mut frame) {
-                    Ok(true) => {}
-                    Ok(false) => later.push(id),
-                    Err(error @ EvalError::Unbound { .. }) => {
-                        later.push(id);
-                        first_error.get_or_insert(error);
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
-            if later.len() == waiting.len() {
-                return Err(first_error.unwrap_or_else(|| EvalError::Cycle { function: function.name.clone() }));
-            }
-            waiting = later;
-        }
+        in_order(function, |id| self.visit(function, id, &mut frame))?;
         let missing = |name: &str| EvalError::Inputs {
             function: function.name.clone(),
             message: format!("output `{name}` has no value"),
@@ -271,6 +253,33 @@ impl<'m> Evaluator<'m> {
         extents::bind(&shapes, symbols)?;
         Ok(items)
     }
+}
+
+/// Visits every op after its operands. An extent in an op's attributes may be fixed by an op that is no operand of it
+/// (`compact` counts): an op whose `visit` finds a symbol unbound, or an operand without a value (false), waits until a
+/// round over the others is done.
+fn in_order(function: &Function, mut visit: impl FnMut(NodeId) -> Result<bool, EvalError>) -> Result<(), EvalError> {
+    let cycle = || EvalError::Cycle { function: function.name.clone() };
+    let mut waiting = function.toposort().ok_or_else(cycle)?;
+    while !waiting.is_empty() {
+        let (mut later, mut first_error) = (Vec::new(), None);
+        for &id in &waiting {
+            match visit(id) {
+                Ok(true) => {}
+                Ok(false) => later.push(id),
+                Err(error @ EvalError::Unbound { .. }) => {
+                    later.push(id);
+                    first_error.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if later.len() == waiting.len() {
+            return Err(first_error.unwrap_or_else(cycle));
+        }
+        waiting = later;
+    }
+    Ok(())
 }
 
 /// Values and symbols of one run of a function.

@@ -3,6 +3,7 @@
 //! `cases` lists them as data; a test walks the op table and fails when an op has none. `semantics` pins the corners:
 //! rounding, order, specials, errors, symbols.
 
+mod bounds;
 mod cases;
 mod semantics;
 
