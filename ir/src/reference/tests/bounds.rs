@@ -55,3 +55,36 @@ fn jumps_inside_the_bound_are_not_checked() {
     assert!(bounds[1].error.iter().all(|e| *e > 0.0 && *e < 1e-5), "the branches agree: {:?}", bounds[1].error);
     assert_eq!(bounds[2].error[1..], [0.0, 0.0]);
 }
+
+#[test]
+fn random_modules_stay_inside() {
+    let (mut checked, mut open) = (0u64, 0u64);
+    for seed in 0..200 {
+        let module = crate::testing::module(seed, 12).expect("well typed");
+        let function = module.entry().expect("a function");
+        let mut rng = crate::testing::Rng::new(seed);
+        let extents = crate::testing::extents(&mut rng, function);
+        let Some(inputs) = crate::testing::inputs(&mut rng, function, &extents) else { continue };
+        let inputs: Vec<HostValue> = inputs.into_iter().map(HostValue::from).collect();
+        // An index outside, say: then both must refuse.
+        let found = eval_function(&module, function, &inputs, Options::default());
+        let bounds = error_bound(&module, function, &inputs, 2.0);
+        let (Ok(found), Ok(bounds)) = (&found, &bounds) else {
+            assert!(found.is_err() && bounds.is_err(), "seed {seed}: {found:?} {bounds:?}");
+            continue;
+        };
+        for (output, bound) in found.iter().zip(bounds) {
+            let (narrow, wide) = (numbers(output), numbers(&bound.value));
+            for ((n, w), e) in narrow.iter().zip(&wide).zip(&bound.error) {
+                if e.is_infinite() {
+                    open += 1;
+                    continue;
+                }
+                checked += 1;
+                let same = n == w || (n.is_nan() && w.is_nan());
+                assert!(same || (n - w).abs() <= *e, "seed {seed}: {n} is not {w} within {e}");
+            }
+        }
+    }
+    assert!(checked > open, "{checked} elements checked, {open} open");
+}
