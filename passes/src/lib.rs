@@ -11,4 +11,6 @@
 
 pub mod fuse;
 pub mod legalize;
+pub mod manager;
 pub mod shape;
+pub mod simplify;

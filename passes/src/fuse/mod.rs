@@ -43,6 +43,7 @@ mod space;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use space::keeps_order;
 pub use space::{Factor, KernelShape, Place, Refusal, Space, is_fusable, kernel_shape, kernel_shape_of};
 
 /// Most elements of a reduce that is written out (F3).

@@ -1,0 +1,45 @@
+//! The table of passes: name, meaning, options.
+
+use super::Pass;
+use crate::simplify::{Simplify, algebra, canonicalize, cse, dce};
+
+/// An option of a pass; its value is a number.
+#[derive(Clone, Copy, Debug)]
+pub struct OptionInfo {
+    /// Its name.
+    pub name: &'static str,
+    /// What it means, and what it is when not given.
+    pub about: &'static str,
+}
+
+/// A row of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct PassInfo {
+    /// Its name in pipelines.
+    pub name: &'static str,
+    /// What it does.
+    pub about: &'static str,
+    /// Its options.
+    pub options: &'static [OptionInfo],
+    /// The pass.
+    pub make: fn() -> Box<dyn Pass>,
+}
+
+/// Every pass, in the order that pipelines usually have them.
+pub static PASSES: &[PassInfo] = &[
+    PassInfo {
+        name: "canonicalize",
+        about: "one form where several round differently; inlines composites and calls",
+        options: &[],
+        make: || Box::new(canonicalize::Canonicalize),
+    },
+    PassInfo {
+        name: "simplify",
+        about: "fold, algebra, cse and dce until nothing changes",
+        options: &[OptionInfo { name: "rounds", about: "at most; 8" }],
+        make: || Box::new(Simplify),
+    },
+    PassInfo { name: "algebra", about: "rules from a table", options: &[], make: || Box::new(algebra::Algebra) },
+    PassInfo { name: "cse", about: "merges equal ops", options: &[], make: || Box::new(cse::Cse) },
+    PassInfo { name: "dce", about: "removes ops that nothing uses", options: &[], make: || Box::new(dce::Dce) },
+];

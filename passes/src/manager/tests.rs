@@ -1,0 +1,57 @@
+//! Pipelines as text, fuel, counters.
+
+use frit_ir::builder::Builder;
+use frit_ir::types::{DType, TensorType};
+use frit_ir::{BinaryOp, Function, Module, Origin, UnaryOp};
+
+use super::*;
+
+fn doubled() -> Module {
+    let mut f = Function::new("infer");
+    let x = f.add_input("x", TensorType::known(DType::F32, &[4]));
+    let mut b = Builder::new(&mut f, Origin::named("t"));
+    let first = b.unary(UnaryOp::Exp, x).expect("exp");
+    let second = b.unary(UnaryOp::Exp, x).expect("exp");
+    b.unary(UnaryOp::Neg, x).expect("neg");
+    let y = b.binary(BinaryOp::Add, first, second).expect("add");
+    f.add_output("y", y);
+    Module::of(f)
+}
+
+#[test]
+fn every_level_and_its_own_text_are_read() {
+    for digit in 0..4 {
+        let level = Level::from_digit(digit).expect("a level");
+        let pipeline = Pipeline::parse(&format!("-O{digit}")).expect("a preset");
+        assert_eq!(pipeline.to_string(), level.pipeline_text());
+        assert_eq!(Pipeline::of(level).to_string(), pipeline.to_string());
+    }
+}
+
+#[test]
+fn mistakes_in_a_pipeline_are_named() {
+    let said = |text: &str| Pipeline::parse(text).expect_err("refused").to_string();
+    assert!(said("cse,dxe").starts_with("there is no pass `dxe`; passes are "));
+    assert_eq!(said("cse(n=1)"), "pass `cse` has no option `n`; it has none");
+    assert_eq!(said("cse dce"), "passes `cse dce`: expected `,` or the end, found `d` at character 5");
+    assert_eq!(said("cse,"), "passes `cse,`: expected the name of a pass, found the end at character 5");
+    assert!(said("fuse(max-ops=many)").contains("`many` is not a whole number"));
+    assert!(said("fuse(max-ops)").contains("expected `=` after `max-ops`"));
+    assert!(said("fuse(max-ops=1;)").contains("expected `,` or `)`, found `;`"));
+}
+
+#[test]
+fn fuel_limits_rewrites_and_the_report_counts_them() {
+    let pipeline = Pipeline::parse("cse, dce").expect("a pipeline");
+    for fuel in 0..3u64 {
+        let mut module = doubled();
+        let options = Options { fuel: Some(fuel), ..Options::default() };
+        let report = run(&mut module, &pipeline, &options).expect("runs");
+        assert_eq!((report.rewrites, report.fuel_left), (fuel.min(2), Some(0)));
+        assert_eq!(count_ops(&module), 4 - fuel.min(2) as usize);
+    }
+    let mut module = doubled();
+    let report = run(&mut module, &pipeline, &Options::default()).expect("runs");
+    assert_eq!(report.passes[0].fired.get("common-subexpression"), Some(&1));
+    assert_eq!((report.passes[1].ops_before, report.passes[1].ops_after), (3, 2));
+}

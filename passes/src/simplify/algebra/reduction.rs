@@ -1,0 +1,206 @@
+//! Reductions of views.
+//!
+//! A sum or product runs over its elements in row-major order of the reduced axes (`frit_ir::order`), so views that keep
+//! that order keep the bits. Minimum and maximum don't depend on order at all: NaN wins, and -0 is below 0.
+
+use frit_ir::op::BinaryOp;
+use frit_ir::types::{DType, Dim};
+use frit_ir::{NodeId, Op, ReduceKind, Value};
+
+use super::movement::{input, known};
+use super::scope::{known_product, unit_map};
+use super::{Outcome, Rule, Scope, found};
+
+pub(super) static RULES: &[Rule] = &[
+    rule!("reduce-nothing", "reduce(x, []) = x", "no axes", Strict Algebra Bits, reduce_nothing, |b| {
+        let x = input(b, &[3]);
+        let y = b.op(Op::Reduce { axes: vec![], kind: ReduceKind::Max }, &[x])?;
+        Ok(vec![b.binary(BinaryOp::Sub, y, x)?])
+    }),
+    rule!("reduce-of-one", "reduce(x) = reshape(x)", "the reduced extents are 1; min, max and prod, or integers",
+        Strict Algebra Bits, |s, id| reduce_of_one(s, id, true), |b| {
+        let x = input(b, &[3, 1]);
+        Ok(vec![b.reduce(x, vec![1], ReduceKind::Max, false)?])
+    }),
+    rule!("sum-of-one", "sum(x) = reshape(x)", "the reduced extents are 1; floats: -0 becomes 0 on the left",
+        Reassociate Algebra Rounding, |s, id| reduce_of_one(s, id, false), |b| {
+        let x = input(b, &[3, 1]);
+        Ok(vec![b.reduce(x, vec![1], ReduceKind::Sum, false)?])
+    }),
+    rule!("reduce-all-of-reshape", "reduce(reshape(x)) = reduce(x)", "both over all axes", Strict Algebra Bits,
+        reduce_all_of_reshape, |b| {
+        let x = input(b, &[5, 7]);
+        let y = b.reshape(x, known(&[35]))?;
+        Ok(vec![b.reduce(y, vec![0], ReduceKind::Sum, false)?])
+    }),
+    rule!("reduce-of-unit-reshape", "reduce(reshape(x)) = reshape(reduce(x))", "the reshape adds or removes extents of 1",
+        Strict Algebra Bits, reduce_of_unit_reshape, |b| {
+        let x = input(b, &[5, 7]);
+        let y = b.reshape(x, known(&[5, 1, 7]))?;
+        Ok(vec![b.reduce(y, vec![2], ReduceKind::Sum, false)?])
+    }),
+    rule!("reduce-of-transpose", "max(transpose(x), a) = transpose(max(x, perm[a]))",
+        "min and max; all axes, or the kept axes keep their order", Strict Algebra Bits, reduce_of_transpose, |b| {
+        let x = input(b, &[5, 7]);
+        let y = b.transpose(x, vec![1, 0])?;
+        Ok(vec![b.reduce(y, vec![0, 1], ReduceKind::Max, false)?])
+    }),
+    rule!("reduce-of-reduce", "max(max(x, a), b) = max(x, a and b)", "min and max", Strict Algebra Bits,
+        |s, id| reduce_of_reduce(s, id, true), |b| {
+        let x = input(b, &[5, 7, 2]);
+        let y = b.reduce(x, vec![1], ReduceKind::Max, false)?;
+        Ok(vec![b.reduce(y, vec![1], ReduceKind::Max, false)?])
+    }),
+    rule!("sum-of-sum", "sum(sum(x, a), b) = sum(x, a and b)", "sums and products", Reassociate Algebra Rounding,
+        |s, id| reduce_of_reduce(s, id, false), |b| {
+        let x = input(b, &[5, 7, 2]);
+        let y = b.reduce(x, vec![1], ReduceKind::Sum, false)?;
+        Ok(vec![b.reduce(y, vec![1], ReduceKind::Sum, false)?])
+    }),
+    rule!("max-of-broadcast", "max(broadcast(x), a) = broadcast(x)", "min and max over repeated axes that are not empty",
+        Strict Algebra Bits, |s, id| reduce_of_broadcast(s, id, true), |b| {
+        let x = input(b, &[5, 2]);
+        let y = b.op(Op::Broadcast { dims: known(&[5, 7, 2]), axes: vec![0, 2] }, &[x])?;
+        Ok(vec![b.reduce(y, vec![1], ReduceKind::Max, false)?])
+    }),
+    rule!("sum-of-broadcast", "sum(broadcast(x), a) = n broadcast(x)", "sums over n repeated elements",
+        Reassociate Algebra Rounding, |s, id| reduce_of_broadcast(s, id, false), |b| {
+        let x = input(b, &[5, 2]);
+        let y = b.op(Op::Broadcast { dims: known(&[5, 7, 2]), axes: vec![0, 2] }, &[x])?;
+        Ok(vec![b.reduce(y, vec![1], ReduceKind::Sum, false)?])
+    }),
+];
+
+/// Axes and kind of a reduce, and what it reduces.
+fn reduce_of<'a>(s: &Scope<'a>, id: NodeId) -> Option<(&'a [usize], ReduceKind, Value)> {
+    match (&s.f.node(id).op, s.operand(id, 0)) {
+        (Op::Reduce { axes, kind }, Some(x)) => Some((axes, *kind, x)),
+        _ => None,
+    }
+}
+
+fn is_order_free(kind: ReduceKind) -> bool {
+    matches!(kind, ReduceKind::Min | ReduceKind::Max)
+}
+
+fn is_index(kind: ReduceKind) -> bool {
+    matches!(kind, ReduceKind::ArgMin | ReduceKind::ArgMax)
+}
+
+fn reduce_nothing(s: &Scope<'_>, id: NodeId) -> Outcome {
+    match reduce_of(s, id) {
+        Some(([], kind, x)) if !is_index(kind) => found([], move |_| Ok(x)),
+        Some(_) | None => Outcome::No,
+    }
+}
+
+fn reduce_of_one(s: &Scope<'_>, id: NodeId, exact: bool) -> Outcome {
+    let (Some((axes, kind, x)), Some(ty)) = (reduce_of(s, id), s.result(id)) else { return Outcome::No };
+    let ones = !axes.is_empty() && axes.iter().all(|&a| s.dims(x).get(a) == Some(&Dim::ONE));
+    if !ones || is_index(kind) {
+        return Outcome::No;
+    }
+    // The sum starts from 0, which makes 0 of -0.
+    let changes = kind == ReduceKind::Sum && ty.dtype.is_float();
+    if changes == exact {
+        return Outcome::No;
+    }
+    let dims = ty.dims.clone();
+    found([], move |b| b.reshape(x, dims))
+}
+
+fn reduce_all_of_reshape(s: &Scope<'_>, id: NodeId) -> Outcome {
+    let Some((axes, kind, view)) = reduce_of(s, id) else { return Outcome::No };
+    let (Op::Reshape { .. }, Some(x)) = (&s.node(view).op, s.operand(view.node, 0)) else { return Outcome::No };
+    if axes.len() != s.dims(view).len() || is_index(kind) {
+        return Outcome::No;
+    }
+    let rank = s.dims(x).len();
+    if rank == 0 {
+        return Outcome::No;
+    }
+    found([view], move |b| b.reduce(x, (0..rank).collect(), kind, false))
+}
+
+fn reduce_of_unit_reshape(s: &Scope<'_>, id: NodeId) -> Outcome {
+    let (Some((axes, kind, view)), Some(ty)) = (reduce_of(s, id), s.result(id)) else { return Outcome::No };
+    let (Op::Reshape { .. }, Some(x)) = (&s.node(view).op, s.operand(view.node, 0)) else { return Outcome::No };
+    let Some(map) = unit_map(s.dims(view), s.dims(x)) else { return Outcome::No };
+    // Reduced extents of 1 that x lacks may go while another stays: a sum of them starts from 0 all the same.
+    let own: Vec<usize> = axes.iter().filter_map(|&a| map.get(a).copied().flatten()).collect();
+    if own.is_empty() {
+        return Outcome::No;
+    }
+    let dims = ty.dims.clone();
+    found([view], move |b| {
+        let reduced = b.reduce(x, own, kind, false)?;
+        b.reshape(reduced, dims)
+    })
+}
+
+fn reduce_of_transpose(s: &Scope<'_>, id: NodeId) -> Outcome {
+    let Some((axes, kind, view)) = reduce_of(s, id) else { return Outcome::No };
+    let (Op::Transpose { perm }, Some(x)) = (&s.node(view).op, s.operand(view.node, 0)) else { return Outcome::No };
+    let kept: Vec<usize> = (0..perm.len()).filter(|i| !axes.contains(i)).filter_map(|i| perm.get(i).copied()).collect();
+    if kept.windows(2).any(|w| w[0] > w[1]) || axes.is_empty() {
+        return Outcome::No;
+    }
+    let listed: Vec<usize> = axes.iter().filter_map(|&a| perm.get(a).copied()).collect();
+    let ordered = listed.windows(2).all(|w| w[0] < w[1]);
+    // In their order the elements of a sum keep theirs.
+    if !ordered && !is_order_free(kind) {
+        return Outcome::Near("the elements would be summed in another order");
+    }
+    let mut own = listed;
+    own.sort_unstable();
+    found([view], move |b| b.reduce(x, own, kind, false))
+}
+
+fn reduce_of_reduce(s: &Scope<'_>, id: NodeId, exact: bool) -> Outcome {
+    let Some((outer, kind, inner)) = reduce_of(s, id) else { return Outcome::No };
+    let Some((axes, same, x)) = reduce_of(s, inner.node) else { return Outcome::No };
+    if kind != same || is_index(kind) || axes.is_empty() || outer.is_empty() {
+        return Outcome::No;
+    }
+    let integers = s.result(id).is_some_and(|t| !t.dtype.is_float());
+    if (is_order_free(kind) || integers) != exact {
+        return Outcome::No;
+    }
+    if !s.single_use(inner) {
+        return Outcome::Near("the inner result is used elsewhere too");
+    }
+    let kept: Vec<usize> = (0..s.dims(x).len()).filter(|i| !axes.contains(i)).collect();
+    let mut all = axes.to_vec();
+    all.extend(outer.iter().filter_map(|&a| kept.get(a).copied()));
+    all.sort_unstable();
+    found([inner], move |b| b.reduce(x, all, kind, false))
+}
+
+fn reduce_of_broadcast(s: &Scope<'_>, id: NodeId, exact: bool) -> Outcome {
+    let (Some((axes, kind, view)), Some(ty)) = (reduce_of(s, id), s.result(id)) else { return Outcome::No };
+    let (Op::Broadcast { dims, axes: places }, Some(x)) = (&s.node(view).op, s.operand(view.node, 0)) else {
+        return Outcome::No;
+    };
+    let wanted = if exact { is_order_free(kind) } else { kind == ReduceKind::Sum };
+    if !wanted || axes.is_empty() || axes.iter().any(|a| places.contains(a)) {
+        return Outcome::No;
+    }
+    let Some(count) = known_product(axes.iter().filter_map(|&a| dims.get(a))) else {
+        return Outcome::Near("the repeated extent is not known");
+    };
+    if count < 1 || (ty.dtype.is_int() && count > 1 << 53) {
+        return Outcome::Near("the repeated extent is empty or too large");
+    }
+    // Axes of the result that are left of each kept one.
+    let shifted = |axis: usize| axis - axes.iter().filter(|&&a| a < axis).count();
+    let op = Op::Broadcast { dims: ty.dims.clone(), axes: places.iter().map(|&p| shifted(p)).collect() };
+    let dtype: DType = ty.dtype;
+    found([view], move |b| {
+        let value = b.op(op, &[x])?;
+        if exact {
+            return Ok(value);
+        }
+        let n = b.scalar(dtype, count as f64)?;
+        b.binary(BinaryOp::Mul, value, n)
+    })
+}
