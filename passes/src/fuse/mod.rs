@@ -39,10 +39,22 @@
 //! - F10 *Bits.* Whatever the grouping, results are those of the single ops: fusing never changes a result in strict
 //!   mode. Numerics stay on the ops of the body.
 
+mod cost;
+mod former;
+mod outline;
 mod space;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
+
+use frit_ir::{Function, Module, NodeId, Op, Value};
+
+use crate::manager::{Context, Pass, PassError};
+use cost::Limits;
+use former::{Former, Graph};
+use outline::Outline;
+use space::is_small;
 pub(crate) use space::keeps_order;
 pub use space::{Factor, KernelShape, Place, Refusal, Space, is_fusable, kernel_shape, kernel_shape_of};
 
@@ -52,3 +64,82 @@ pub const SMALL_REDUCE: i64 = 16;
 pub const SMALL_CONSTANT: usize = 64;
 /// A reduce to one element of more than this many is split in tiles (F8).
 pub const SPLIT_ABOVE: i64 = 4096;
+
+/// Operations of one body unless `max-ops` says otherwise.
+pub(crate) const MAX_OPS: u64 = 256;
+/// Values live at once unless `max-live` says otherwise.
+pub(crate) const MAX_LIVE: u64 = 48;
+
+/// The pass.
+pub struct Fuse;
+
+const RULE: &str = "fuse";
+
+impl Pass for Fuse {
+    fn run(&self, module: &mut Module, context: &mut Context<'_>) -> Result<(), PassError> {
+        for f in module.functions.values_mut() {
+            fuse(f, context)?;
+        }
+        Ok(())
+    }
+}
+
+/// Forms the kernels of a function, regions of control ops first.
+fn fuse(f: &mut Function, context: &mut Context<'_>) -> Result<(), PassError> {
+    for id in f.nodes() {
+        // These regions are kernels, or what a backend claims, already.
+        if matches!(f.node(id).op, Op::Fusion {} | Op::Composite { .. }) {
+            continue;
+        }
+        for region in f.regions_mut(id) {
+            fuse(region, context)?;
+        }
+    }
+    let limits = Limits {
+        ops: context.step().get("max-ops", MAX_OPS) as f64,
+        live: usize::try_from(context.step().get("max-live", MAX_LIVE)).unwrap_or(usize::MAX),
+    };
+    let outlines = plan(f, limits, context)?;
+    let mut replaced: Vec<(Value, Value)> = Vec::new();
+    let mut covered: BTreeSet<NodeId> = BTreeSet::new();
+    for outline in outlines.iter().filter(|o| o.is_kernel(f)).collect::<Vec<_>>() {
+        if !context.take(RULE) {
+            break;
+        }
+        let origin = outline.outputs.last().map(|v| f.node(v.node).origin.to_string()).unwrap_or_default();
+        let node = outline.add(f).map_err(|source| PassError::Rewrite { pass: "fuse", rule: RULE, origin, source })?;
+        // Types that were narrowed after their op was made don't follow from it.
+        if outline.outputs.iter().enumerate().any(|(result, old)| f.ty(Value { node, result }) != f.ty(*old)) {
+            f.remove_op(node);
+            continue;
+        }
+        covered.extend(&outline.members);
+        replaced.extend(outline.outputs.iter().enumerate().map(|(result, old)| (*old, Value { node, result })));
+    }
+    let order = f.nodes();
+    for (old, new) in replaced {
+        f.replace_uses(old, new);
+    }
+    // Users have later positions than what they use among the ops that were there before.
+    let mut left: Vec<NodeId> = order.into_iter().filter(|id| covered.contains(id)).collect();
+    loop {
+        let before = left.len();
+        left.retain(|id| !f.remove_op(*id));
+        if left.len() == before {
+            return Ok(());
+        }
+    }
+}
+
+fn plan(f: &Function, limits: Limits, context: &mut Context<'_>) -> Result<Vec<Outline>, PassError> {
+    let graph = Graph::new(f).ok_or_else(|| PassError::Cycle(f.name.clone()))?;
+    let mut former = Former::new(&graph, limits);
+    former.form();
+    former.remarks.drain(..).for_each(|remark| context.remark(remark));
+    let outlines = former.groups.iter().filter(|g| !g.outputs.is_empty()).map(|group| Outline {
+        members: group.members.iter().map(|&m| graph.id(m)).collect(),
+        outputs: group.outputs.iter().map(|&o| graph.value(o)).collect(),
+        reads: group.reads.clone(),
+    });
+    Ok(outlines.collect())
+}

@@ -181,7 +181,7 @@ fn reduced_count(f: &Function, node: &Node, axes: &[usize]) -> Option<i64> {
     Dim::product(axes.iter().filter_map(|&a| ty.dims.get(a))).known()
 }
 
-fn is_small(f: &Function, node: &Node, axes: &[usize]) -> bool {
+pub(super) fn is_small(f: &Function, node: &Node, axes: &[usize]) -> bool {
     reduced_count(f, node, axes).is_some_and(|n| n <= SMALL_REDUCE)
 }
 

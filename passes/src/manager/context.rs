@@ -8,7 +8,7 @@ use super::options::{Options, PassOptions};
 use super::pipeline::Step;
 use super::report::{NearMiss, PassReport, Remark};
 
-/// Near misses that are kept a pass; later ones are counted.
+/// Near misses and remarks that are kept a pass; later near misses are counted.
 const KEPT: usize = 200;
 
 /// Options of the run and the pass, and what has happened so far.
@@ -101,7 +101,7 @@ impl<'a> Context<'a> {
 
     /// Records why two ops don't share a kernel.
     pub fn remark(&mut self, remark: Remark) {
-        if !self.report.remarks.contains(&remark) {
+        if self.report.remarks.len() < KEPT && !self.report.remarks.contains(&remark) {
             self.report.remarks.push(remark);
         }
     }

@@ -13,7 +13,9 @@
 //! used up nothing more is rewritten, so a wrong result is narrowed to one rule by bisecting the number. Legalizing is
 //! not optional and spends none.
 
+mod adapt;
 mod context;
+mod dump;
 mod options;
 mod pipeline;
 mod report;
@@ -25,6 +27,10 @@ use std::time::Instant;
 
 use frit_ir::op::infer::TypeError;
 use frit_ir::{Function, Module, NodeId, Numerics, Op};
+
+use crate::legalize::LegalizeError;
+
+use dump::Dump;
 
 pub use context::Context;
 pub use options::{Level, Math, Options, PassOptions};
@@ -99,6 +105,17 @@ pub enum PassError {
         /// What happened.
         message: String,
     },
+    /// The model could not be brought to core ops.
+    #[error(transparent)]
+    Legalize(#[from] LegalizeError),
+    /// A dump could not be written.
+    #[error("can't write `{path}`: {message}")]
+    Dump {
+        /// The file or folder.
+        path: String,
+        /// Why.
+        message: String,
+    },
     /// A function has a cycle.
     #[error("function `{0}` has a cycle")]
     Cycle(String),
@@ -119,17 +136,25 @@ pub fn run(module: &mut Module, pipeline: &Pipeline, options: &Options) -> Resul
     if let Some(numerics) = options.math.numerics() {
         set_numerics(module, numerics);
     }
+    let mut dump = options.dump_dir.as_deref().map(|dir| Dump::start(dir, module)).transpose()?;
     for step in &pipeline.steps {
         let begin = Instant::now();
         let ops_before = count_ops(module);
         context.begin(step);
         (step.pass.make)().run(module, &mut context)?;
         let seconds = begin.elapsed().as_secs_f64();
-        report.passes.push(context.end(seconds, ops_before, count_ops(module)));
+        let pass = context.end(seconds, ops_before, count_ops(module));
+        if let Some(dump) = &mut dump {
+            dump.pass(step.pass.name, &pass, module)?;
+        }
+        report.passes.push(pass);
     }
     report.seconds = start.elapsed().as_secs_f64();
     report.rewrites = context.taken();
     report.fuel_left = context.fuel_left();
+    if let Some(dump) = dump {
+        dump.finish(&report)?;
+    }
     Ok(report)
 }
 

@@ -10,9 +10,9 @@
 
 use std::fmt;
 
+use super::PassError;
 use super::options::{Level, PassOptions};
 use super::table::{PASSES, PassInfo};
-use super::PassError;
 
 /// A pass with its options.
 #[derive(Clone, Debug)]

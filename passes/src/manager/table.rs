@@ -1,7 +1,9 @@
 //! The table of passes: name, meaning, options.
 
 use super::Pass;
-use crate::simplify::{Simplify, algebra, canonicalize, cse, dce};
+use super::adapt::Legalize;
+use crate::fuse::Fuse;
+use crate::simplify::{Simplify, algebra, canonicalize, cse, dce, extents};
 
 /// An option of a pass; its value is a number.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +29,13 @@ pub struct PassInfo {
 
 /// Every pass, in the order that pipelines usually have them.
 pub static PASSES: &[PassInfo] = &[
+    PassInfo { name: "legalize", about: "ONNX ops to core ops", options: &[], make: || Box::new(Legalize) },
+    PassInfo {
+        name: "shape",
+        about: "integers that shapes determine become constants and extents",
+        options: &[],
+        make: || Box::new(extents::Shape),
+    },
     PassInfo {
         name: "canonicalize",
         about: "one form where several round differently; inlines composites and calls",
@@ -42,4 +51,13 @@ pub static PASSES: &[PassInfo] = &[
     PassInfo { name: "algebra", about: "rules from a table", options: &[], make: || Box::new(algebra::Algebra) },
     PassInfo { name: "cse", about: "merges equal ops", options: &[], make: || Box::new(cse::Cse) },
     PassInfo { name: "dce", about: "removes ops that nothing uses", options: &[], make: || Box::new(dce::Dce) },
+    PassInfo {
+        name: "fuse",
+        about: "groups of ops that become one kernel",
+        options: &[
+            OptionInfo { name: "max-ops", about: "operations of one body once unrolled; 256" },
+            OptionInfo { name: "max-live", about: "values live at once; 48" },
+        ],
+        make: || Box::new(Fuse),
+    },
 ];

@@ -37,7 +37,8 @@ pub fn merge_equal(f: &mut Function, context: &mut Context<'_>) -> Result<(), Pa
             merge_equal(region, context)?;
         }
         // Ops with regions stay: comparing functions costs more than such pairs are worth.
-        if matches!(f.node(id).op, Op::Input { .. } | Op::Onnx { .. } | Op::Call { .. }) || !f.node(id).regions().is_empty()
+        if matches!(f.node(id).op, Op::Input { .. } | Op::Onnx { .. } | Op::Call { .. })
+            || !f.node(id).regions().is_empty()
         {
             continue;
         }

@@ -76,9 +76,10 @@ fn drop_captures(f: &mut Function, id: NodeId, context: &mut Context<'_>) -> Res
     let unused: BTreeSet<usize> = (fixed..node.operands().len())
         .filter(|&operand| {
             node.regions().iter().all(|region| {
-                region.inputs().get(operand - shift).is_some_and(|&input| {
-                    region.use_count(Value { node: input, result: 0 }) == 0
-                })
+                region
+                    .inputs()
+                    .get(operand - shift)
+                    .is_some_and(|&input| region.use_count(Value { node: input, result: 0 }) == 0)
             })
         })
         .collect();
@@ -94,9 +95,9 @@ fn drop_captures(f: &mut Function, id: NodeId, context: &mut Context<'_>) -> Res
             region.remove_input(operand - shift);
         }
     }
-    let new = f
-        .add_op_with(node.op.clone(), &operands, regions, &node.origin, node.numerics)
-        .map_err(|source| PassError::Rewrite { pass: "dce", rule: DEAD_CAPTURE, origin: node.origin.to_string(), source })?;
+    let new = f.add_op_with(node.op.clone(), &operands, regions, &node.origin, node.numerics).map_err(|source| {
+        PassError::Rewrite { pass: "dce", rule: DEAD_CAPTURE, origin: node.origin.to_string(), source }
+    })?;
     for result in 0..node.results().len() {
         f.replace_uses(Value { node: id, result }, Value { node: new, result });
     }

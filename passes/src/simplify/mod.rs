@@ -11,6 +11,7 @@ pub mod algebra;
 pub mod canonicalize;
 pub mod cse;
 pub mod dce;
+pub mod extents;
 
 use frit_ir::{DType, Module};
 

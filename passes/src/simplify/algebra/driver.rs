@@ -29,8 +29,7 @@ pub fn rewrite(
             rewrite(region, params, set, only, context)?;
         }
     }
-    let rules: Vec<&Rule> =
-        rules().filter(|r| r.set == set && only.is_none_or(|name| r.name == name)).collect();
+    let rules: Vec<&Rule> = rules().filter(|r| r.set == set && only.is_none_or(|name| r.name == name)).collect();
     let order = f.toposort().ok_or_else(|| PassError::Cycle(f.name.clone()))?;
     let limit = (order.len() + 8) * ROUNDS;
     let mut queued: HashSet<NodeId> = order.iter().copied().collect();

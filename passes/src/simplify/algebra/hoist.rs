@@ -7,15 +7,13 @@ use frit_ir::{NodeId, Op, OpClass, UnaryOp, Value};
 use super::movement::{input, known};
 use super::{Outcome, Rule, Scope, found};
 
-pub(super) static RULES: &[Rule] = &[
-    rule!("hoist-over-broadcast", "op(broadcast(x), ..) = broadcast(op(x, ..))",
-        "every operand is a broadcast, and one holds all the axes of the others", Strict Algebra Bits, hoist, |b| {
-        let (x, y) = (input(b, &[4]), input(b, &[4]));
-        let (p, q) = (b.broadcast_to(x, known(&[3, 4]))?, b.broadcast_to(y, known(&[3, 4]))?);
-        let p = b.unary(UnaryOp::Abs, p)?;
-        Ok(vec![b.binary(BinaryOp::Sub, p, q)?])
-    }),
-];
+pub(super) static RULES: &[Rule] = &[rule!("hoist-over-broadcast", "op(broadcast(x), ..) = broadcast(op(x, ..))",
+    "every operand is a broadcast, and one holds all the axes of the others", Strict Algebra Bits, hoist, |b| {
+    let (x, y) = (input(b, &[4]), input(b, &[4]));
+    let (p, q) = (b.broadcast_to(x, known(&[3, 4]))?, b.broadcast_to(y, known(&[3, 4]))?);
+    let p = b.unary(UnaryOp::Abs, p)?;
+    Ok(vec![b.binary(BinaryOp::Sub, p, q)?])
+})];
 
 /// A broadcast operand: what it repeats and where its axes go.
 struct Repeated {

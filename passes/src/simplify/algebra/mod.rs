@@ -104,10 +104,7 @@ pub enum Outcome {
 }
 
 /// A rule that applies where its left side is the root and `used`.
-fn found(
-    used: impl IntoIterator<Item = Value>,
-    build: impl FnOnce(&mut Builder<'_>) -> Built + 'static,
-) -> Outcome {
+fn found(used: impl IntoIterator<Item = Value>, build: impl FnOnce(&mut Builder<'_>) -> Built + 'static) -> Outcome {
     Outcome::Found { used: used.into_iter().map(|v| v.node).collect(), build: Box::new(build) }
 }
 

@@ -287,7 +287,8 @@ fn gather_run(s: &Scope<'_>, id: NodeId) -> Outcome {
 fn view_up(s: &Scope<'_>, id: NodeId) -> Outcome {
     let Some(middle) = s.operand(id, 0) else { return Outcome::No };
     let elementwise = s.node(middle);
-    let (Op::Unary(_) | Op::Cast { .. } | Op::Bitcast { .. }, Some(view)) = (&elementwise.op, s.operand(middle.node, 0))
+    let (Op::Unary(_) | Op::Cast { .. } | Op::Bitcast { .. }, Some(view)) =
+        (&elementwise.op, s.operand(middle.node, 0))
     else {
         return Outcome::No;
     };

@@ -1,0 +1,55 @@
+//! Groups become `fusion` nodes.
+//!
+//! The region takes what the group reads, in the order of first use, and gives its outputs in dependency order. The
+//! ops it was made from go when nothing uses them any more.
+
+use std::collections::HashMap;
+
+use frit_ir::op::infer::TypeError;
+use frit_ir::{Function, Node, NodeId, Numerics, Op, Origin, Value};
+
+/// A group as ids of the function.
+pub(super) struct Outline {
+    /// Ops computed, in dependency order.
+    pub(super) members: Vec<NodeId>,
+    /// Values stored.
+    pub(super) outputs: Vec<Value>,
+    /// Values read.
+    pub(super) reads: Vec<Value>,
+}
+
+impl Outline {
+    /// Whether it is worth a node: several ops, not all of them mere names for the same memory.
+    pub(super) fn is_kernel(&self, f: &Function) -> bool {
+        self.members.len() > 1 && self.members.iter().any(|id| !matches!(f.node(*id).op, Op::Reshape { .. }))
+    }
+
+    /// Adds the `fusion` node; the members stay for now.
+    pub(super) fn add(&self, f: &mut Function) -> Result<NodeId, TypeError> {
+        let mut body = Function::new("");
+        body.symbols = f.symbols.clone();
+        let mut map: HashMap<Value, Value> = HashMap::new();
+        for (i, &read) in self.reads.iter().enumerate() {
+            map.insert(read, body.add_input(&format!("i{i}"), f.ty(read).clone()));
+        }
+        for &id in &self.members {
+            let node = f.node(id);
+            let operands: Vec<Value> = node.operands().iter().filter_map(|v| map.get(v).copied()).collect();
+            let new = body.add_op_with(node.op.clone(), &operands, Vec::new(), &node.origin, node.numerics)?;
+            map.insert(Value { node: id, result: 0 }, Value { node: new, result: 0 });
+        }
+        for (i, output) in self.outputs.iter().enumerate() {
+            if let Some(&value) = map.get(output) {
+                body.add_output(&format!("o{i}"), value);
+            }
+        }
+        let nodes: Vec<&Node> = self.members.iter().map(|id| f.node(*id)).collect();
+        let origin = Origin::merge(nodes.iter().map(|n| &n.origin));
+        let numerics = nodes.iter().fold(Numerics::FAST, |all, n| Numerics {
+            contract: all.contract && n.numerics.contract,
+            reassociate: all.reassociate && n.numerics.reassociate,
+            approximate: all.approximate && n.numerics.approximate,
+        });
+        f.add_op_with(Op::Fusion {}, &self.reads, vec![body], &origin, numerics)
+    }
+}
