@@ -45,11 +45,12 @@ impl Outline {
         }
         let nodes: Vec<&Node> = self.members.iter().map(|id| f.node(*id)).collect();
         let origin = Origin::merge(nodes.iter().map(|n| &n.origin));
-        let numerics = nodes.iter().fold(Numerics::FAST, |all, n| Numerics {
-            contract: all.contract && n.numerics.contract,
-            reassociate: all.reassociate && n.numerics.reassociate,
-            approximate: all.approximate && n.numerics.approximate,
+        let numerics = nodes.iter().filter(|n| n.op.takes_numerics()).map(|n| n.numerics).reduce(|a, b| Numerics {
+            contract: a.contract && b.contract,
+            reassociate: a.reassociate && b.reassociate,
+            approximate: a.approximate && b.approximate,
         });
+        let numerics = numerics.unwrap_or_default();
         f.add_op_with(Op::Fusion {}, &self.reads, vec![body], &origin, numerics)
     }
 }

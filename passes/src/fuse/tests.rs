@@ -4,7 +4,13 @@ use frit_ir::builder::Builder;
 use frit_ir::types::{DType, Dim, TensorType};
 use frit_ir::{BinaryOp, Function, Origin, ReduceKind, UnaryOp, Value};
 
+use frit_ir::Module;
+use frit_ir::reference;
+use frit_ir::testing::{self, Rng};
+use frit_ir::value::HostValue;
+
 use super::*;
+use crate::manager::{Math, Options, Pipeline, run};
 
 fn function(dims: &[usize], build: impl FnOnce(&mut Builder<'_>, Value) -> Vec<Value>) -> Function {
     let mut f = Function::new("infer");
@@ -67,4 +73,186 @@ fn a_short_reduce_is_written_out_and_sizes_must_agree() {
         vec![b.reduce(x, vec![2], ReduceKind::Sum, false).expect("sum"), y]
     });
     assert_eq!(kernel_shape(&f).map(|_| ()), Err(Refusal::Counts(Dim::Known(50176), Dim::Known(301056))));
+}
+
+fn passes(module: &mut Module, text: &str) -> crate::manager::Report {
+    let options = Options { math: Math::AsWritten, ..Options::default() };
+    run(module, &Pipeline::parse(text).expect("a pipeline"), &options).expect("runs")
+}
+
+/// The ops left in the entry function, fusions as the words in them.
+fn shape_of(module: &Module) -> Vec<String> {
+    let f = module.entry().expect("a function");
+    let words = |f: &Function| -> Vec<String> {
+        let order = f.toposort().expect("no cycle");
+        order
+            .iter()
+            .filter(|id| !matches!(f.node(**id).op, Op::Input { .. }))
+            .map(|id| f.node(*id).op.name().to_owned())
+            .collect()
+    };
+    let mut shapes = Vec::new();
+    for id in f.toposort().expect("no cycle") {
+        let node = f.node(id);
+        match (&node.op, node.regions()) {
+            (Op::Input { .. }, _) => {}
+            (Op::Fusion {}, [body]) => shapes.push(format!("({})", words(body).join(" "))),
+            (op, _) => shapes.push(op.name().to_owned()),
+        }
+    }
+    shapes
+}
+
+fn fused(f: Function) -> Vec<String> {
+    let mut module = Module::of(f);
+    passes(&mut module, "simplify,fuse");
+    shape_of(&module)
+}
+
+fn layer_norm(b: &mut Builder<'_>, x: Value, axis: usize, n: f64) -> Value {
+    let count = b.scalar(DType::F32, n).expect("n");
+    let mean = |b: &mut Builder<'_>, x: Value| {
+        let sum = b.reduce(x, vec![axis], ReduceKind::Sum, true).expect("sum");
+        b.binary(BinaryOp::Div, sum, count).expect("mean")
+    };
+    let m = mean(b, x);
+    let d = b.binary(BinaryOp::Sub, x, m).expect("centered");
+    let square = b.binary(BinaryOp::Mul, d, d).expect("square");
+    let var = mean(b, square);
+    let eps = b.scalar(DType::F32, 1e-5).expect("eps");
+    let var = b.binary(BinaryOp::Add, var, eps).expect("eps");
+    let std = b.unary(UnaryOp::Sqrt, var).expect("std");
+    b.binary(BinaryOp::Div, d, std).expect("normal")
+}
+
+#[test]
+fn chains_softmax_and_layer_norm_are_one_kernel_each() {
+    for dims in [&[64, 784][..], &[4, 10], &[1, 1000]] {
+        let one = fused(function(dims, |b, x| vec![softmax(b, x, 1)]));
+        assert_eq!(one.len(), 1, "{dims:?}: {one:?}");
+        let one = fused(function(dims, |b, x| vec![layer_norm(b, x, 1, dims[1] as f64)]));
+        assert_eq!(one.len(), 1, "{dims:?}: {one:?}");
+    }
+    let gelu = fused(function(&[100, 100], |b, x| {
+        let c = b.scalar(DType::F32, std::f64::consts::FRAC_1_SQRT_2).expect("c");
+        let scaled = b.binary(BinaryOp::Mul, x, c).expect("mul");
+        let erf = b.unary(UnaryOp::Erf, scaled).expect("erf");
+        let (one, half) = (b.scalar(DType::F32, 1.0).expect("1"), b.scalar(DType::F32, 0.5).expect("0.5"));
+        let sum = b.binary(BinaryOp::Add, erf, one).expect("add");
+        let product = b.binary(BinaryOp::Mul, x, sum).expect("mul");
+        vec![b.binary(BinaryOp::Mul, product, half).expect("mul")]
+    }));
+    assert_eq!(gelu.len(), 1, "{gelu:?}");
+}
+
+#[test]
+fn sibling_reduces_share_a_kernel_and_views_are_absorbed() {
+    let shapes = fused(function(&[64, 784, 6], |b, x| {
+        let flat = b.reshape(x, vec![Dim::Known(301_056)]).expect("reshape");
+        [ReduceKind::Min, ReduceKind::Max].map(|kind| b.reduce(flat, vec![0], kind, false).expect("reduce")).to_vec()
+    }));
+    assert_eq!(shapes, ["(reduce reduce)"]);
+}
+
+#[test]
+fn a_costly_value_is_stored_once_and_the_reason_is_told() {
+    let f = function(&[512, 512], |b, x| {
+        let mut e = b.unary(UnaryOp::Tanh, x).expect("tanh");
+        for _ in 0..4 {
+            e = b.unary(UnaryOp::Erf, e).expect("erf");
+        }
+        [0, 1].map(|axis| b.reduce(e, vec![axis], ReduceKind::Sum, false).expect("sum")).to_vec()
+    });
+    let mut module = Module::of(f);
+    let report = passes(&mut module, "fuse");
+    assert_eq!(shape_of(&module), ["(tanh erf erf erf erf)", "reduce", "reduce"]);
+    let remarks = &report.passes[0].remarks;
+    assert!(remarks.iter().any(|r| r.reason.starts_with("computing it where it is used costs")), "{remarks:?}");
+}
+
+/// One AF-KAN layer as the exporters write it: batch 64, 784 inputs, 6 bases, silu, quad1.
+fn basis_layer(batch: usize, inputs: usize) -> Function {
+    function(&[batch, inputs], |b, x| {
+        let known = |dims: &[usize]| dims.iter().map(|&d| Dim::from(d)).collect::<Vec<_>>();
+        let full = known(&[batch, inputs, 6]);
+        let column = b.reshape(x, known(&[batch, inputs, 1])).expect("unsqueeze");
+        let wide = b.broadcast_to(column, full.clone()).expect("expand");
+        let silu = |b: &mut Builder<'_>, v: Value| {
+            let n = b.unary(UnaryOp::Neg, v).expect("neg");
+            let e = b.unary(UnaryOp::Exp, n).expect("exp");
+            let one = b.scalar(DType::F32, 1.0).expect("1");
+            let d = b.binary(BinaryOp::Add, e, one).expect("add");
+            b.binary(BinaryOp::Div, v, d).expect("div")
+        };
+        let table = |b: &mut Builder<'_>, values: [f32; 6]| {
+            let rows: Vec<f32> = values.iter().copied().cycle().take(inputs * 6).collect();
+            b.constant(frit_ir::Tensor::f32(&[inputs, 6], &rows).expect("sizes agree")).expect("table")
+        };
+        let low = table(b, [-1.0, -0.7, -0.3, 0.0, 0.3, 0.7]);
+        let high = table(b, [0.3, 0.7, 1.0, 1.3, 1.7, 2.0]);
+        let u = b.binary(BinaryOp::Sub, wide, low).expect("u");
+        let v = b.binary(BinaryOp::Sub, high, wide).expect("v");
+        let (u, v) = (silu(b, u), silu(b, v));
+        let product = b.binary(BinaryOp::Mul, u, v).expect("uv");
+        let phi = b.binary(BinaryOp::Mul, product, product).expect("phi");
+        let flat = b.reshape(phi, known(&[batch * inputs * 6])).expect("flat");
+        let square = b.binary(BinaryOp::Mul, flat, flat).expect("square");
+        let sum = b.reduce(square, vec![0], ReduceKind::Sum, false).expect("sum");
+        let norm = b.unary(UnaryOp::Sqrt, sum).expect("norm");
+        let scaled = b.binary(BinaryOp::Div, phi, norm).expect("l2");
+        let lowest = b.reduce(scaled, vec![0, 1, 2], ReduceKind::Min, false).expect("min");
+        let highest = b.reduce(scaled, vec![0, 1, 2], ReduceKind::Max, false).expect("max");
+        let range = b.binary(BinaryOp::Sub, highest, lowest).expect("range");
+        let shifted = b.binary(BinaryOp::Sub, scaled, lowest).expect("shifted");
+        let unit = b.binary(BinaryOp::Div, shifted, range).expect("unit");
+        let w = b.constant(frit_ir::Tensor::f32(&[6], &[0.1, -0.2, 0.3, 0.1, 0.2, -0.4]).expect("6")).expect("w");
+        let weighted = b.binary(BinaryOp::Mul, unit, w).expect("weighted");
+        let logits = b.reduce(weighted, vec![2], ReduceKind::Sum, false).expect("logits");
+        let bases = b.reduce(unit, vec![2], ReduceKind::Sum, false).expect("bases");
+        let a = softmax(b, logits, 1);
+        let z = b.binary(BinaryOp::Mul, a, bases).expect("z");
+        let normal = layer_norm(b, z, 1, inputs as f64);
+        vec![silu(b, normal)]
+    })
+}
+
+#[test]
+fn a_basis_layer_is_few_kernels() {
+    let shapes = fused(basis_layer(64, 784));
+    let kernels = shapes.iter().filter(|s| s.starts_with('(')).count();
+    assert!(kernels == shapes.iter().filter(|s| *s != "constant").count() && kernels <= 6, "{shapes:#?}");
+}
+
+fn evaluate(module: &Module, inputs: &[HostValue]) -> Vec<Vec<u8>> {
+    let f = module.entry().expect("a function");
+    let values = reference::eval_function(module, f, inputs, reference::Options::default()).expect("evaluates");
+    values.iter().map(|v| v.tensor().expect("a tensor").bytes().to_vec()).collect()
+}
+
+#[test]
+fn fused_and_simplified_modules_give_the_same_bits() {
+    let (mut kernels, mut runs) = (0, 0);
+    for seed in 0..150 {
+        let before = testing::module(seed, 4 + seed as usize % 24).expect("a module");
+        let mut rng = Rng::new(seed);
+        let f = before.entry().expect("a function");
+        let extents = testing::extents(&mut rng, f);
+        let Some(inputs) = testing::inputs(&mut rng, f, &extents) else { continue };
+        let inputs: Vec<HostValue> = inputs.into_iter().map(HostValue::Tensor).collect();
+        let expected = evaluate(&before, &inputs);
+        for text in ["fuse", "shape,simplify,fuse", "fuse(max-ops=8)"] {
+            let mut after = before.clone();
+            let report = passes(&mut after, text);
+            assert_eq!(evaluate(&after, &inputs), expected, "seed {seed}, {text}");
+            kernels += report.passes.iter().filter_map(|p| p.fired.get("fuse")).sum::<u64>();
+            let bodies = after.entry().expect("a function");
+            for id in bodies.nodes() {
+                if let (Op::Fusion {}, [body]) = (&bodies.node(id).op, bodies.node(id).regions()) {
+                    kernel_shape(body).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+                }
+            }
+        }
+        runs += 1;
+    }
+    assert!(runs >= 140 && kernels > 500, "{runs} runs, {kernels} kernels");
 }

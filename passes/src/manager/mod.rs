@@ -26,6 +26,7 @@ mod tests;
 use std::time::Instant;
 
 use frit_ir::op::infer::TypeError;
+use frit_ir::verify::{VerifyError, verify};
 use frit_ir::{Function, Module, NodeId, Numerics, Op};
 
 use crate::legalize::LegalizeError;
@@ -116,6 +117,14 @@ pub enum PassError {
         /// Why.
         message: String,
     },
+    /// A pass left a module that breaks an invariant: an internal error.
+    #[error("internal error: pass `{pass}` leaves a broken module: {source}")]
+    Verify {
+        /// The pass.
+        pass: &'static str,
+        /// What is broken.
+        source: VerifyError,
+    },
     /// A function has a cycle.
     #[error("function `{0}` has a cycle")]
     Cycle(String),
@@ -124,7 +133,7 @@ pub enum PassError {
 impl PassError {
     /// Whether it is a bug of frit, not of the model or the command.
     pub fn is_internal(&self) -> bool {
-        matches!(self, PassError::Rewrite { .. } | PassError::Internal { .. })
+        matches!(self, PassError::Rewrite { .. } | PassError::Internal { .. } | PassError::Verify { .. })
     }
 }
 
@@ -143,6 +152,9 @@ pub fn run(module: &mut Module, pipeline: &Pipeline, options: &Options) -> Resul
         context.begin(step);
         (step.pass.make)().run(module, &mut context)?;
         let seconds = begin.elapsed().as_secs_f64();
+        if options.verify_each {
+            verify(module).map_err(|e| PassError::Verify { pass: step.pass.name, source: e })?;
+        }
         let pass = context.end(seconds, ops_before, count_ops(module));
         if let Some(dump) = &mut dump {
             dump.pass(step.pass.name, &pass, module)?;
@@ -158,11 +170,13 @@ pub fn run(module: &mut Module, pipeline: &Pipeline, options: &Options) -> Resul
     Ok(report)
 }
 
-/// Gives every op the same numerics, regions included.
+/// Gives every op that calculates the same numerics, regions included.
 pub fn set_numerics(module: &mut Module, numerics: Numerics) {
     fn visit(f: &mut Function, numerics: Numerics) {
         for id in f.nodes() {
-            f.set_numerics(id, numerics);
+            if f.node(id).op.takes_numerics() {
+                f.set_numerics(id, numerics);
+            }
             for region in f.regions_mut(id) {
                 visit(region, numerics);
             }

@@ -3,7 +3,7 @@
 use super::Pass;
 use super::adapt::Legalize;
 use crate::fuse::Fuse;
-use crate::simplify::{Simplify, algebra, canonicalize, cse, dce, extents};
+use crate::simplify::{Simplify, algebra, canonicalize, cse, dce, extents, fold, unbroadcast};
 
 /// An option of a pass; its value is a number.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +49,18 @@ pub static PASSES: &[PassInfo] = &[
         make: || Box::new(Simplify),
     },
     PassInfo { name: "algebra", about: "rules from a table", options: &[], make: || Box::new(algebra::Algebra) },
+    PassInfo {
+        name: "fold",
+        about: "small ops on constants become constants",
+        options: &[],
+        make: || Box::new(fold::Fold),
+    },
+    PassInfo {
+        name: "unbroadcast",
+        about: "constants that repeat become broadcasts of smaller ones",
+        options: &[],
+        make: || Box::new(unbroadcast::Unbroadcast),
+    },
     PassInfo { name: "cse", about: "merges equal ops", options: &[], make: || Box::new(cse::Cse) },
     PassInfo { name: "dce", about: "removes ops that nothing uses", options: &[], make: || Box::new(dce::Dce) },
     PassInfo {

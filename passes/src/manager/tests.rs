@@ -55,3 +55,25 @@ fn fuel_limits_rewrites_and_the_report_counts_them() {
     assert_eq!(report.passes[0].fired.get("common-subexpression"), Some(&1));
     assert_eq!((report.passes[1].ops_before, report.passes[1].ops_after), (3, 2));
 }
+
+#[test]
+fn a_dump_holds_what_changed_and_reads_back() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let options = Options { dump_dir: Some(dir.path().to_owned()), ..Options::default() };
+    let pipeline = Pipeline::parse("cse,cse,dce").expect("a pipeline");
+    let mut module = doubled();
+    run(&mut module, &pipeline, &options).expect("runs");
+    let mut names: Vec<String> = std::fs::read_dir(dir.path())
+        .expect("lists")
+        .map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort_unstable();
+    let stems = ["00-import", "01-cse", "03-dce"];
+    let mut expected: Vec<String> = stems.iter().flat_map(|s| [format!("{s}.dot"), format!("{s}.frit")]).collect();
+    expected.extend(["constants.safetensors".to_owned(), "summary.md".to_owned()]);
+    assert_eq!(names, expected);
+    let last = frit_ir::text::read_file(&dir.path().join("03-dce.frit")).expect("reads back");
+    assert_eq!(frit_ir::text::to_inline_text(&last), frit_ir::text::to_inline_text(&module));
+    let summary = std::fs::read_to_string(dir.path().join("summary.md")).expect("a summary");
+    assert!(summary.contains("| cse | unchanged |") && summary.contains("common-subexpression 1"), "{summary}");
+}

@@ -1,4 +1,4 @@
-//! Dead code: ops that no output needs go, and so do results of regions and parameters of the module that nothing uses.
+//! Dead code: ops that no output needs go, and so do captured operands that no region reads.
 //!
 //! An `assert` passes its operand on, so what depends on the check keeps it; an assert whose result is unused is dead
 //! like any op. Region inputs that a region does not read leave with the operand they bind.

@@ -1,7 +1,7 @@
 //! Less work for the same result: constants folded, equal ops merged, dead ops removed, algebra from a table of rules.
 //!
 //! ```text
-//!  simplify = (fold, algebra, cse, dce) until nothing changes
+//!  simplify = unbroadcast, then (fold, algebra, cse, dce) until nothing changes
 //! ```
 //!
 //! In strict mode none of these changes a bit of any result, so every level gives the same bits. [`canonicalize`]
@@ -12,6 +12,8 @@ pub mod canonicalize;
 pub mod cse;
 pub mod dce;
 pub mod extents;
+pub mod fold;
+pub mod unbroadcast;
 
 use frit_ir::{DType, Module};
 
@@ -22,8 +24,10 @@ pub struct Simplify;
 
 impl Pass for Simplify {
     fn run(&self, module: &mut Module, context: &mut Context<'_>) -> Result<(), PassError> {
+        unbroadcast::Unbroadcast.run(module, context)?;
         for _ in 0..context.step().get("rounds", 8) {
             let before = context.fired();
+            fold::Fold.run(module, context)?;
             algebra::Algebra.run(module, context)?;
             cse::Cse.run(module, context)?;
             dce::Dce.run(module, context)?;

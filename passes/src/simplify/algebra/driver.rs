@@ -85,8 +85,8 @@ fn visit(
             Outcome::Found { used, build } => (used, build),
         };
         let left: Vec<NodeId> = std::iter::once(id).chain(used).collect();
-        let numerics = left.iter().map(|n| f.node(*n)).filter(|n| n.op.class() != frit_ir::OpClass::Source);
-        let numerics = numerics.map(|n| n.numerics).fold(Numerics::FAST, meet);
+        let calculating = left.iter().map(|n| f.node(*n)).filter(|n| n.op.takes_numerics());
+        let numerics = calculating.map(|n| n.numerics).reduce(meet).unwrap_or_default();
         if !rule.needs.met(numerics) {
             context.near_miss(rule.name, &f.node(id).origin, "the ops' numerics don't allow it");
             continue;
