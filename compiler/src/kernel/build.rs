@@ -130,6 +130,7 @@ impl KernelBuilder {
             | Expr::Binary(..)
             | Expr::Select(..)
             | Expr::Fma(..)
+            | Expr::Rescue { .. }
             | Expr::Cast { .. }
             | Expr::Bitcast { .. } => Key::Op(format!("{expr:?}")),
         };

@@ -20,6 +20,9 @@ use std::fmt;
 use frit_ir::{BinaryOp, DType, Dim, Symbol, UnaryOp};
 
 pub mod build;
+pub mod expand;
+pub mod maths;
+pub mod primitive;
 
 /// A register: one scalar value in an iteration. As part of an index it is the symbol `rN`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -138,6 +141,19 @@ pub enum Expr {
         to: DType,
         /// Clamp instead of overflow.
         saturate: bool,
+    },
+    /// `ok ? value : op(x)` of f32, where op is computed in f64 (by the function of that name in
+    /// [`crate::cpu::abi::FUNCTIONS`]) and rounded: the rare lanes that an expansion leaves out. Back ends skip the
+    /// call when every lane is ok. Only expansions write it.
+    Rescue {
+        /// A bool: the value is good.
+        ok: Reg,
+        /// The value when it is.
+        value: Reg,
+        /// The elementary function.
+        op: UnaryOp,
+        /// Its operand.
+        x: Reg,
     },
     /// The same bits as another type of that size.
     Bitcast {
