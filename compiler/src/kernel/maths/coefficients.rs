@@ -4,6 +4,9 @@
 //! same name in the script): minimax in relative error over the interval, each coefficient rounded to f32 and the rest
 //! fitted again. Sums of f32 hold constants beyond 24 bits.
 
+// The script's digits are kept as they are, also where they come near a named constant.
+#![allow(clippy::approx_constant, clippy::excessive_precision)]
+
 /// EXP_FAST: powers 0..=5 on [-0.3467, 0.3467], relative error 2^-23.0.
 pub(super) const EXP_FAST: [f32; 6] =
     [2.0000002e+0, 2.0000007e+0, 9.999696e-1, 3.3329314e-1, 8.391037e-2, 1.7048875e-2];
