@@ -41,6 +41,14 @@ pub(super) fn inline(c: &mut Ctx, region: &Function, arguments: &[Value]) -> Rul
         .collect()
 }
 
+/// The ops of the region in attribute `name` added here, when there is one; captured values follow the arguments.
+pub(super) fn inline_named(c: &mut Ctx, name: &str, arguments: &[Value]) -> Ruled<Option<Vec<Value>>> {
+    let Ok(region) = regions_by_name(c, name) else { return Ok(None) };
+    let (_, captured) = own_and_captured(c)?;
+    let arguments: Vec<Value> = arguments.iter().copied().chain(captured).collect();
+    inline(c, region, &arguments).map(Some)
+}
+
 /// A value as a region sees it.
 fn argument(c: &mut Ctx, v: Value) -> Argument {
     Argument {

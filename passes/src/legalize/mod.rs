@@ -17,6 +17,7 @@
 //! ([`LegalizeError::NeedsValues`]) and tries again with [`LegalizeOptions::fixed`].
 
 mod activation;
+mod attention;
 mod context;
 mod contraction;
 mod control;
@@ -29,6 +30,7 @@ mod loss;
 mod movement;
 mod norm;
 mod quantize;
+mod recurrent;
 mod reduction;
 mod resize;
 mod sequence;

@@ -5,8 +5,8 @@ use std::sync::LazyLock;
 
 use super::context::{Ctx, Results};
 use super::{
-    activation, contraction, control, conv, elementwise, gather, loss, movement, norm, quantize, reduction, resize,
-    sequence, source,
+    activation, attention, contraction, control, conv, elementwise, gather, loss, movement, norm, quantize, recurrent,
+    reduction, resize, sequence, source,
 };
 
 /// Turns one node into core ops.
@@ -52,6 +52,8 @@ const FAMILIES: &[&[Row]] = &[
     control::TABLE,
     sequence::TABLE,
     resize::TABLE,
+    attention::TABLE,
+    recurrent::TABLE,
 ];
 
 type Index = HashMap<(&'static str, &'static str), Vec<Row>>;
