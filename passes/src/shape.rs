@@ -413,7 +413,7 @@ impl Values {
             if to == DType::Bool {
                 return Some(Dim::Known(i64::from(*v != 0.0)));
             }
-            (v.abs() < 9e18).then(|| Dim::Known(*v as i64))
+            (v.abs() < 9e18).then_some(Dim::Known(*v as i64))
         };
         Some(HostInts { shape: tensor.shape().to_vec(), elements: floats.iter().map(cast).collect() })
     }

@@ -229,16 +229,18 @@ pub(super) fn parts_of(c: &mut Ctx, x: Value, axis: usize, sizes: &[Dim]) -> Rul
     Ok(parts)
 }
 
-/// A bound counted from the start; `None`: its sign is not known.
-fn from_start(bound: &Dim, extent: &Dim) -> Option<Dim> {
-    if bound.is_nonnegative() {
-        Some(bound.clone())
+/// More than any index: a quotient by it is 0, or -1 for a negative number.
+const ABOVE_ALL: Dim = Dim::Known(1 << 40);
+
+/// A bound counted from the start.
+fn from_start(bound: &Dim, extent: &Dim) -> Dim {
+    // extent - 1 is negative only where there is nothing to count.
+    if bound.is_nonnegative() || *bound == extent - &Dim::ONE {
+        bound.clone()
     } else if (&Dim::Known(-1) - bound).is_nonnegative() {
-        Some(bound + extent)
-    } else if bound == &(extent - &Dim::ONE) || (&(bound + extent)).is_nonnegative() && bound == extent {
-        Some(bound.clone())
+        bound + extent
     } else {
-        None
+        bound - &(extent * &bound.floordiv(&ABOVE_ALL))
     }
 }
 
@@ -246,25 +248,25 @@ fn from_start(bound: &Dim, extent: &Dim) -> Option<Dim> {
 const TO_END: i64 = i32::MAX as i64;
 
 /// First index and number of elements of `start..end` by `step` along an axis.
-fn slice_bounds(start: &Dim, end: &Dim, step: i64, extent: &Dim) -> Option<(Dim, Dim)> {
+fn slice_bounds(start: &Dim, end: &Dim, step: i64, extent: &Dim) -> (Dim, Dim) {
     let last = extent - &Dim::ONE;
     if step > 0 {
-        let end = if end.known().is_some_and(|e| e >= TO_END) { extent.clone() } else { from_start(end, extent)? };
+        let end = if end.known().is_some_and(|e| e >= TO_END) { extent.clone() } else { from_start(end, extent) };
         let end = end.minimum(extent);
         // A start past the end gives no element, so only its lower bound matters.
-        let start = if start.known().is_some_and(|s| s <= -TO_END) { Dim::ZERO } else { from_start(start, extent)? };
+        let start = if start.known().is_some_and(|s| s <= -TO_END) { Dim::ZERO } else { from_start(start, extent) };
         let start = start.maximum(&Dim::ZERO);
         let size = (&end - &start).ceildiv(&Dim::Known(step)).maximum(&Dim::ZERO);
-        Some((start, size))
+        (start, size)
     } else {
-        let start = if start.known().is_some_and(|s| s >= TO_END) { last.clone() } else { from_start(start, extent)? };
+        let start = if start.known().is_some_and(|s| s >= TO_END) { last.clone() } else { from_start(start, extent) };
         let start = start.minimum(&last);
         let end = match end.known() {
             Some(e) if e <= -TO_END => Dim::Known(-1),
-            _ => from_start(end, extent)?.maximum(&Dim::Known(-1)),
+            _ => from_start(end, extent).maximum(&Dim::Known(-1)),
         };
         let size = (&start - &end).ceildiv(&Dim::Known(step.saturating_neg())).maximum(&Dim::ZERO);
-        Some((start.maximum(&Dim::ZERO), size))
+        (start.maximum(&Dim::ZERO), size)
     }
 }
 
@@ -301,9 +303,7 @@ fn slice(c: &mut Ctx) -> Results {
             return invalid(format!("axis {axis}: a step of 0"));
         }
         let Some(extent) = dims.get(axis) else { continue };
-        let Some((start, size)) = slice_bounds(start, end, step, extent) else {
-            return unsupported(format!("axis {axis} of {extent}: the sign of {start} or {end} is not known"));
-        };
+        let (start, size) = slice_bounds(start, end, step, extent);
         if let (Some(f), Some(b), Some(s)) = (first.get_mut(axis), by.get_mut(axis), sizes.get_mut(axis)) {
             (*f, *b, *s) = (start, step, size);
         }

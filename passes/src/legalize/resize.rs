@@ -153,7 +153,7 @@ fn plans(c: &mut Ctx, x: Value, axes: &[usize], (roi, scales, sizes): Stated) ->
             (None, Some(scale), _) => ((scale * extent as f64).floor(), scale),
             (None, None, _) => return invalid("neither scales nor sizes are given"),
         };
-        if !(0.0..=1e9).contains(&size) || !(scale > 0.0) {
+        if !(0.0..=1e9).contains(&size) || scale.is_nan() || scale <= 0.0 {
             return invalid(format!("axis {axis} of extent {extent} resized by {scale}"));
         }
         plans.push(Some(Axis { extent, size: size as usize, scale, roi }));

@@ -140,7 +140,7 @@ fn range(c: &mut Ctx) -> Results {
         let [start, limit, delta] = numbers;
         // Before ceil, ONNX Runtime divides in f64 for every type.
         let count = ((limit - start) / delta).ceil();
-        if !(count.abs() < 9e15) {
+        if count.is_nan() || count.abs() > 9e15 {
             return invalid(format!("no range from {start} to {limit} by {delta}"));
         }
         Dim::Known((count as i64).max(0))
