@@ -15,7 +15,7 @@ use super::abi::{KernelCode, PhaseCode};
 use super::error::{CodeError, Refusal};
 use super::function::{self, Function};
 use super::link::{Call, Piece, link};
-use super::strip::{Leaves, StripBackend, clif::ClifBackend};
+use super::strip::{Leaves, clif::ClifBackend};
 use super::target::{Effort, Target};
 use crate::kernel::Kernel;
 use crate::schedule::Schedule;
@@ -68,7 +68,7 @@ pub struct CodeGenerator {
     options: CodeOptions,
     context: Context,
     builder: FunctionBuilderContext,
-    backend: Box<dyn StripBackend>,
+    leaves: Leaves,
 }
 
 /// A kernel as code; see [`CodeGenerator::compile`].
@@ -91,7 +91,7 @@ impl CodeGenerator {
         CodeGenerator {
             context: Context::new(),
             builder: FunctionBuilderContext::new(),
-            backend: Box::new(ClifBackend::new(options)),
+            leaves: Leaves::new(Box::new(ClifBackend::new(options))),
             options: options.clone(),
         }
     }
@@ -130,7 +130,7 @@ impl CodeGenerator {
     ) -> Result<KernelCode, Refusal> {
         let target = &self.options.target;
         let convention = target.convention();
-        let mut leaves = Leaves::new(self.backend.as_mut(), kernel.phases.len(), texts.is_some());
+        self.leaves.begin(kernel.phases.len(), texts.is_some());
         let mut pieces = Vec::with_capacity(kernel.phases.len());
         let mut scratch = Vec::with_capacity(kernel.phases.len());
         for (i, phase) in kernel.phases.iter().enumerate() {
@@ -138,7 +138,7 @@ impl CodeGenerator {
             self.context.func =
                 ir::Function::with_name_signature(UserFuncName::user(0, i as u32), function::signature(convention));
             let mut f = FunctionBuilder::new(&mut self.context.func, &mut self.builder);
-            let mut writer = Function::new(&mut f, kernel, schedule, target.features, &mut leaves, report);
+            let mut writer = Function::new(&mut f, kernel, schedule, target.features, &mut self.leaves, report);
             scratch.push(writer.phase(phase)?);
             f.seal_all_blocks();
             let size = f.func.dfg.num_insts();
@@ -147,7 +147,7 @@ impl CodeGenerator {
             let title = format!("{}, phase {i}", kernel.name);
             pieces.push(finish(&mut self.context, isa.as_ref(), &title, texts.as_deref_mut())?);
         }
-        let (leaf_pieces, leaf_texts) = leaves.finish();
+        let (leaf_pieces, leaf_texts) = self.leaves.take();
         if let Some(texts) = texts {
             texts.clif.push_str(&leaf_texts.clif);
             texts.asm.push_str(&leaf_texts.asm);

@@ -218,6 +218,11 @@ impl<'a, 'b> Function<'a, 'b> {
         Ops { f: self.f, features: self.features, functions: self.functions, convention: self.convention }
     }
 
+    /// The address of the function table.
+    pub(super) fn function_table(&self) -> Result<Value, Refusal> {
+        self.functions.ok_or_else(|| Refusal::Internal("no function table before the prologue".to_owned()))
+    }
+
     /// The type of a register.
     pub(super) fn reg_type(&self, reg: Reg) -> Result<DType, Refusal> {
         self.kernel.reg_type(reg).ok_or_else(|| Refusal::Invalid(format!("{reg} has no type")))
@@ -314,19 +319,16 @@ impl<'a, 'b> Function<'a, 'b> {
         &mut self,
         condition: Value,
         then: impl FnOnce(&mut Self) -> Result<(), Refusal>,
-        otherwise: Option<&mut dyn FnMut(&mut Self) -> Result<(), Refusal>>,
+        otherwise: impl FnOnce(&mut Self) -> Result<(), Refusal>,
     ) -> Result<(), Refusal> {
-        let (yes, after) = (self.f.create_block(), self.f.create_block());
-        let no = if otherwise.is_some() { self.f.create_block() } else { after };
+        let (yes, no, after) = (self.f.create_block(), self.f.create_block(), self.f.create_block());
         self.f.ins().brif(condition, yes, &[], no, &[]);
         self.f.switch_to_block(yes);
         self.scoped(then)?;
         self.f.ins().jump(after, &[]);
-        if let Some(otherwise) = otherwise {
-            self.f.switch_to_block(no);
-            self.scoped(otherwise)?;
-            self.f.ins().jump(after, &[]);
-        }
+        self.f.switch_to_block(no);
+        self.scoped(otherwise)?;
+        self.f.ins().jump(after, &[]);
         self.f.switch_to_block(after);
         Ok(())
     }
@@ -344,11 +346,7 @@ impl<'a, 'b> Function<'a, 'b> {
                 Stmt::Reduce { var, extent, body, accs } => self.reduce(var, extent, body, accs)?,
                 Stmt::If { condition, then, otherwise } => {
                     let condition = self.bool_reg(*condition)?;
-                    if otherwise.is_empty() {
-                        self.branch(condition, |this| this.body(then), None)?;
-                    } else {
-                        self.branch(condition, |this| this.body(then), Some(&mut |this| this.body(otherwise)))?;
-                    }
+                    self.branch(condition, |this| this.body(then), |this| this.body(otherwise))?;
                 }
                 Stmt::Check { ok, code } => self.check(*ok, *code)?,
             }

@@ -32,7 +32,8 @@ mod scalar;
 pub mod strip;
 #[cfg(feature = "jit")]
 mod target;
-#[cfg(all(test, feature = "jit"))]
+#[cfg(feature = "jit")]
+#[cfg(test)]
 mod tests;
 
 #[cfg(feature = "jit")]

@@ -7,6 +7,9 @@ use crate::kernel::build::KernelBuilder;
 use crate::kernel::{Kernel, Reg, Role, Scalar, Stmt};
 use crate::schedule::Schedule;
 
+type Unary = fn(f64) -> f64;
+type Binary = fn(f64, f64) -> f64;
+
 /// y[i] = write(x[i], z[i]).
 fn pairs(from: DType, to: DType, n: usize, write: impl FnOnce(&mut KernelBuilder, Reg, Reg) -> Reg) -> Kernel {
     let mut b = KernelBuilder::new("pairs", false);
@@ -189,7 +192,7 @@ fn f64_calls_its_functions() {
     let x: Vec<f64> = vec![0.25, 0.5, -0.75, 0.9, 1.0, f64::NAN];
     let z: Vec<f64> = vec![2.0, -1.5, 0.5, 3.0, f64::INFINITY, 1.0];
     let arguments = [bytes(&x, f64::to_le_bytes), bytes(&z, f64::to_le_bytes), vec![0; 8 * x.len()]];
-    let unary: [(UnaryOp, fn(f64) -> f64); 13] = [
+    let unary: [(UnaryOp, Unary); 13] = [
         (UnaryOp::Exp, f64::exp),
         (UnaryOp::Expm1, f64::exp_m1),
         (UnaryOp::Log, f64::ln),
@@ -212,7 +215,7 @@ fn f64_calls_its_functions() {
         let expected: Vec<f64> = x.iter().map(|v| expected(*v)).collect();
         assert!(same(&out, &expected), "{} {out:?} {expected:?}", op.name());
     }
-    let binary: [(BinaryOp, fn(f64, f64) -> f64); 4] = [
+    let binary: [(BinaryOp, Binary); 4] = [
         (BinaryOp::Pow, f64::powf),
         (BinaryOp::Atan2, f64::atan2),
         (BinaryOp::Rem, |a, b| a % b),
