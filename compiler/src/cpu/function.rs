@@ -17,7 +17,7 @@ use super::code::CodeReport;
 use super::error::Refusal;
 use super::exec::ALIGNMENT;
 use super::index::{self, Index, Scope};
-use super::scalar::{MEMORY, Ops, clif_type};
+use super::scalar::{MEMORY, Ops, clif_type, is_call};
 use super::strip::Leaves;
 use super::target::Features;
 use crate::kernel::{BufferId, Expr, Kernel, Phase, Reg, Role, Stmt};
@@ -481,6 +481,14 @@ impl<'a, 'b> Function<'a, 'b> {
             Expr::Cast { value, to, saturate } => {
                 let (from, value) = (self.reg_type(*value)?, self.reg(*value)?);
                 self.ops().cast(from, *to, *saturate, value)
+            }
+            Expr::Rescue { ok, value, op, x } => {
+                let dtype = same(&[self.reg_type(*value)?, self.reg_type(*x)?, DType::F32])?;
+                let (ok, value, x) = (self.bool_reg(*ok)?, self.reg(*value)?, self.reg(*x)?);
+                if dtype != DType::F32 || !is_call(Some(*op), None, dtype) {
+                    return Err(Refusal::Invalid(format!("{reg} rescues `{}` of {dtype}", op.name())));
+                }
+                self.ops().rescue(*op, ok, value, x)
             }
             Expr::Bitcast { value, to } => {
                 let (from, value) = (self.reg_type(*value)?, self.reg(*value)?);

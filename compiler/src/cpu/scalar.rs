@@ -7,7 +7,7 @@
 
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::types::{F32, F32X4, F64, I8, I16, I32, I32X4, I64};
-use cranelift_codegen::ir::{AbiParam, Endianness, InstBuilder, MemFlagsData, Signature, Type, Value};
+use cranelift_codegen::ir::{AbiParam, BlockArg, Endianness, InstBuilder, MemFlagsData, Signature, Type, Value};
 use cranelift_codegen::isa::CallConv;
 use cranelift_frontend::FunctionBuilder;
 use frit_ir::types::Class;
@@ -430,8 +430,21 @@ impl Ops<'_, '_> {
         self.binary(op, dtype, a, b)
     }
 
+    /// `ok ? value : op(x)` of f32, the call made only when it counts.
+    pub(super) fn rescue(&mut self, op: UnaryOp, ok: Value, value: Value, x: Value) -> Result<Value, Refusal> {
+        let (rescued, after) = (self.f.create_block(), self.f.create_block());
+        self.f.set_cold_block(rescued);
+        let result = self.f.append_block_param(after, F32);
+        self.f.ins().brif(ok, after, &[BlockArg::Value(value)], rescued, &[]);
+        self.f.switch_to_block(rescued);
+        let called = self.call_float(op.name(), DType::F32, &[x])?;
+        self.f.ins().jump(after, &[BlockArg::Value(called)]);
+        self.f.switch_to_block(after);
+        Ok(result)
+    }
+
     /// A float function of the table; f32 goes through f64.
-    fn call_float(&mut self, name: &str, dtype: DType, args: &[Value]) -> Result<Value, Refusal> {
+    pub(super) fn call_float(&mut self, name: &str, dtype: DType, args: &[Value]) -> Result<Value, Refusal> {
         if dtype == DType::F64 {
             return self.call(name, &vec![F64; args.len()], F64, args);
         }

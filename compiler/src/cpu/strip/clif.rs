@@ -510,6 +510,7 @@ impl<'b> Writer<'_, '_, 'b> {
             Op::Select(c, a, b) => Ok(lanes.select(typed.dtype, value(c)?, value(a)?, value(b)?)),
             Op::Fma(a, b, c) => lanes.fma(typed.dtype, value(a)?, value(b)?, value(c)?),
             Op::Cast { value: x, saturate } => lanes.cast(dtype_of(x)?, typed.dtype, saturate, value(x)?),
+            Op::Rescue { ok, value: v, op, x } => lanes.rescue(op, value(ok)?, value(v)?, value(x)?),
             Op::Bitcast(x) => lanes.bitcast(dtype_of(x)?, typed.dtype, value(x)?),
         }
     }

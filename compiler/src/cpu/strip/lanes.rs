@@ -6,7 +6,7 @@
 
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::types::{F32, F32X4, I8, I8X16, I16, I16X8, I32, I32X4, I64, I64X2};
-use cranelift_codegen::ir::{ConstantData, InstBuilder, Type, Value};
+use cranelift_codegen::ir::{BlockArg, ConstantData, InstBuilder, Type, Value};
 use frit_ir::types::Class;
 use frit_ir::{BinaryOp, DType, UnaryOp};
 
@@ -312,6 +312,25 @@ impl Lanes<'_, '_> {
             [a, b, c] => ops.fma(dtype, *a, *b, *c),
             _ => Err(Self::refuse(format!("`fma` on {dtype}"))),
         })
+    }
+
+    /// `ok ? value : op(x)` of f32; calls are made only when some lane needs one.
+    pub(super) fn rescue(&mut self, op: UnaryOp, ok: Value, value: Value, x: Value) -> Result<Value, Refusal> {
+        let f = &mut *self.ops.f;
+        let (rescued, after) = (f.create_block(), f.create_block());
+        f.set_cold_block(rescued);
+        let result = f.append_block_param(after, F32X4);
+        let all = f.ins().vall_true(ok);
+        f.ins().brif(all, after, &[BlockArg::Value(value)], rescued, &[]);
+        f.switch_to_block(rescued);
+        let called = self.each(&[(DType::F32, x)], DType::F32, |ops, v| match v {
+            [x] => ops.call_float(op.name(), DType::F32, &[*x]),
+            _ => Err(Self::refuse(format!("`{}`", op.name()))),
+        })?;
+        let mixed = self.select(DType::F32, ok, value, called);
+        self.ops.f.ins().jump(after, &[BlockArg::Value(mixed)]);
+        self.ops.f.switch_to_block(after);
+        Ok(result)
     }
 
     /// A conversion.

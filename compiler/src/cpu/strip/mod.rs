@@ -82,6 +82,17 @@ pub enum Op {
         /// Clamp instead of overflow.
         saturate: bool,
     },
+    /// `ok ? value : op(x)` of f32, where op goes through the f64 function of its name.
+    Rescue {
+        /// Which lanes are good.
+        ok: Val,
+        /// What good lanes hold.
+        value: Val,
+        /// An elementary function.
+        op: UnaryOp,
+        /// Its operand.
+        x: Val,
+    },
     /// The same bits as the op's type.
     Bitcast(Val),
 }

@@ -126,6 +126,7 @@ impl<'k> Outliner<'k, '_> {
             Expr::Unary(_, x) => vec![*x],
             Expr::Binary(_, a, b) => vec![*a, *b],
             Expr::Select(a, b, c) | Expr::Fma(a, b, c) => vec![*a, *b, *c],
+            Expr::Rescue { ok, value, x, .. } => vec![*ok, *value, *x],
             Expr::Cast { value, .. } | Expr::Bitcast { value, .. } => vec![*value],
         };
         if operands.iter().all(|r| !self.is_lane(*r)) {
@@ -142,6 +143,7 @@ impl<'k> Outliner<'k, '_> {
             (Expr::Fma(..), [a, b, c]) => Op::Fma(*a, *b, *c),
             (Expr::Cast { saturate, .. }, [x]) => Op::Cast { value: *x, saturate: *saturate },
             (Expr::Bitcast { .. }, [x]) => Op::Bitcast(*x),
+            (Expr::Rescue { op, .. }, [ok, value, x]) => Op::Rescue { ok: *ok, value: *value, op: *op, x: *x },
             _ => return Err(format!("operands of {reg} do not fit")),
         };
         let result = match (expr, types.as_slice()) {
@@ -149,6 +151,7 @@ impl<'k> Outliner<'k, '_> {
             (Expr::Binary(op, ..), [a, b]) if a == b => Some(if op.is_comparison() { DType::Bool } else { *a }),
             (Expr::Select(..), [DType::Bool, a, b]) if a == b => Some(*a),
             (Expr::Fma(..), [a, b, c]) if a == b && b == c => Some(*a),
+            (Expr::Rescue { .. }, [DType::Bool, DType::F32, DType::F32]) => Some(DType::F32),
             (Expr::Cast { to, .. } | Expr::Bitcast { to, .. }, _) => Some(*to),
             _ => None,
         };
