@@ -11,6 +11,7 @@ use frit_ir::onnx::{self, read_value};
 use frit_ir::reference::{Options, Symbols, eval_function, eval_op};
 use frit_ir::types::Class;
 use frit_ir::value::HostValue;
+use frit_ir::verify::verify_core;
 use frit_ir::{DType, Dim, Module, Op, Origin, Tensor, TensorType, Value, ValueType};
 use frit_passes::legalize::{LegalizeError, LegalizeOptions, legalize};
 
@@ -163,6 +164,9 @@ fn run(case: &Path, open: bool) -> Outcome {
         Ok(module) => module,
         Err(outcome) => return outcome,
     };
+    if let Err(error) = verify_core(&module) {
+        return Outcome::Failed(error.to_string());
+    }
     let Some(function) = module.entry() else { return Outcome::Failed("no function".to_owned()) };
     let values: Vec<HostValue> = inputs.into_iter().map(|(_, v)| v).collect();
     let outputs = match eval_function(&module, function, &values, Options::default()) {
@@ -236,11 +240,28 @@ fn official_cases_with_open_extents() {
     assert!(passed > 0);
 }
 
+fn shared_folder() -> PathBuf {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared");
+    std::env::var_os("FRIT_SHARED").map_or(beside, PathBuf::from)
+}
+
+#[test]
+fn a_squeeze_of_64_names_node_axis_and_extent() {
+    let path = shared_folder().join("golden/afkan/invalid/squeeze_of_64.onnx");
+    if !path.is_file() {
+        println!("skipped: no shared folder (FRIT_SHARED)");
+        return;
+    }
+    let mut module = onnx::load(&path).expect("the file itself is sound");
+    let error = legalize(&mut module, &LegalizeOptions::default()).expect_err("64 is not 1");
+    let text = error.to_string();
+    assert!(text.contains("Squeeze") && text.contains("axis") && text.contains("64"), "{text}");
+    println!("{text}");
+}
+
 #[test]
 fn golden_models() {
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared");
-    let shared = std::env::var_os("FRIT_SHARED").map_or(beside, PathBuf::from);
-    let cases = cases_in(&shared.join("golden/afkan/cases"));
+    let cases = cases_in(&shared_folder().join("golden/afkan/cases"));
     if cases.is_empty() {
         println!("skipped: no shared folder (FRIT_SHARED)");
         return;

@@ -29,6 +29,9 @@ pub(super) fn inline(c: &mut Ctx, region: &Function, arguments: &[Value]) -> Rul
     if region.inputs().len() != arguments.len() {
         return invalid(format!("a region of {} inputs is given {}", region.inputs().len(), arguments.len()));
     }
+    if !c.session.may_inline(region.len()) {
+        return unsupported("too many ops in loops that would be written out");
+    }
     let mut slots: HashMap<Value, Slot> = region.input_values().zip(arguments.iter().map(|v| Slot::Is(*v))).collect();
     inner(driver::body(c.session, region, c.b.function, c.values, c.bound, &mut slots))?;
     region
@@ -270,7 +273,7 @@ fn scan(c: &mut Ctx) -> Results {
         inputs.push((v, axis, backwards.get(i) == Some(&1)));
     }
     let trips = trips.unwrap_or(0);
-    if trips.saturating_mul(body.len()) > MAX_OPS {
+    if trips > MAX_OPS || trips.saturating_mul(body.len()) > MAX_OPS {
         return unsupported(format!("a scan of {trips} steps"));
     }
     let mut state: Vec<Value> = own.iter().take(states).copied().collect();

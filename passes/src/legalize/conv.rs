@@ -78,7 +78,7 @@ pub(super) fn geometry(c: &mut Ctx, x: Value, kernel: Vec<usize>) -> Ruled<Geome
                 } else {
                     let extent = c.known_extent(x, i + 2)?;
                     let windows = extent.div_ceil(stride);
-                    (windows.saturating_sub(1).saturating_mul(stride) + reach).saturating_sub(extent)
+                    windows.saturating_sub(1).saturating_mul(stride).saturating_add(reach).saturating_sub(extent)
                 };
                 let less = total / 2;
                 let (before, after) = if auto == "SAME_UPPER" { (less, total - less) } else { (total - less, less) };
@@ -96,16 +96,16 @@ pub(super) fn geometry(c: &mut Ctx, x: Value, kernel: Vec<usize>) -> Ruled<Geome
                 continue;
             }
             let extent = c.known_extent(x, i + 2)?;
-            let padded = extent + at(&g.low, i) + at(&g.high, i);
+            let padded = extent.saturating_add(at(&g.low, i)).saturating_add(at(&g.high, i));
             let room = padded.saturating_sub(reach);
-            let mut windows = room.div_ceil(stride) + 1;
+            let mut windows = room.div_ceil(stride).saturating_add(1);
             // A window that would start in the padding after the input is left out.
-            if (windows - 1) * stride >= extent + at(&g.low, i) {
+            if (windows - 1).saturating_mul(stride) >= extent.saturating_add(at(&g.low, i)) {
                 windows -= 1;
             }
-            let extra = (windows.saturating_sub(1) * stride + reach).saturating_sub(padded);
+            let extra = windows.saturating_sub(1).saturating_mul(stride).saturating_add(reach).saturating_sub(padded);
             if let (Some(h), Some(e)) = (g.high.get_mut(i), g.extra.get_mut(i)) {
-                *h += extra;
+                *h = h.saturating_add(extra);
                 *e = extra;
             }
         }
@@ -212,13 +212,13 @@ fn conv_transpose(c: &mut Ctx) -> Results {
                 None => extent.saturating_mul(stride),
             };
             let added = i64::try_from(at(&output_padding, i)).unwrap_or(i64::MAX);
-            let full = (extent - 1).saturating_mul(stride).saturating_add(added).saturating_add(reach);
+            let full = extent.saturating_sub(1).saturating_mul(stride).saturating_add(added).saturating_add(reach);
             let total = full.saturating_sub(target);
             if let (Some(l), Some(h), Some(p)) = (low.get_mut(i), high.get_mut(i), output_padding.get_mut(i)) {
                 let crop = usize::try_from(total.max(0)).unwrap_or(0);
                 let less = crop / 2;
                 (*l, *h) = if auto == "SAME_UPPER" { (less, crop - less) } else { (crop - less, less) };
-                *p += usize::try_from(total.saturating_neg().max(0)).unwrap_or(0);
+                *p = p.saturating_add(usize::try_from(total.saturating_neg().max(0)).unwrap_or(0));
             }
         }
     }
@@ -308,14 +308,14 @@ fn average_pool(c: &mut Ctx) -> Results {
     let padded = g.low.iter().chain(&g.high).any(|&p| p > 0);
     let only_extra = g.extra.iter().any(|&e| e > 0);
     let count = if !padded || (include && !only_extra) {
-        c.like(x, g.kernel.iter().product::<usize>() as f64)?
+        c.like(x, g.kernel.iter().map(|&k| k as f64).product::<f64>())?
     } else {
         let n = g.kernel.len();
         let one = c.like(x, 1.0)?;
         let ones = c.full(one, dims.iter().skip(rank - n).cloned().collect())?;
         let (ones, counted) = if include {
             // What was padded counts, what `ceil_mode` added does not.
-            let high: Vec<usize> = g.high.iter().zip(&g.extra).map(|(h, e)| h - e).collect();
+            let high: Vec<usize> = g.high.iter().zip(&g.extra).map(|(h, e)| h.saturating_sub(*e)).collect();
             let as_dims = |list: &[usize]| list.iter().map(|&p| Dim::from(p)).collect::<Vec<_>>();
             let op = Op::Pad { low: as_dims(&g.low), high: as_dims(&high) };
             let ones = c.op(op, &[ones, one])?;

@@ -24,12 +24,22 @@ pub(super) struct Session<'s> {
     options: &'s LegalizeOptions,
     replaced: Cell<usize>,
     overruled: Cell<usize>,
+    inlined: Cell<usize>,
     report: RefCell<Report>,
     needs: RefCell<Option<(BTreeSet<String>, String)>>,
     symbols: RefCell<HashSet<String>>,
 }
 
+/// Ops that regions written out where they stand may come to: loops inside loops multiply.
+const INLINE_BUDGET: usize = 1 << 16;
+
 impl Session<'_> {
+    /// Counts ops about to be written out; false: too many in all.
+    pub(super) fn may_inline(&self, ops: usize) -> bool {
+        self.inlined.set(self.inlined.get().saturating_add(ops.max(1)));
+        self.inlined.get() <= INLINE_BUDGET
+    }
+
     /// A symbol that the module does not use yet.
     pub(super) fn fresh(&self, what: &str) -> Symbol {
         let mut taken = self.symbols.borrow_mut();
@@ -73,6 +83,7 @@ pub(super) fn run(module: &mut Module, options: &LegalizeOptions) -> Result<Lega
         options,
         replaced: Cell::new(0),
         overruled: Cell::new(0),
+        inlined: Cell::new(0),
         report: RefCell::default(),
         needs: RefCell::default(),
         symbols: RefCell::new(symbols_of(module)),

@@ -501,13 +501,13 @@ fn dropout(c: &mut Ctx) -> Results {
     if c.version < 7 && c.int("is_test")? == Some(0) {
         return unsupported("training mode");
     }
-    let dtype = if c.version < 10 { c.dtype(x)? } else { DType::Bool };
-    let (dims, one) = (c.shape(x)?, c.scalar(dtype, 1.0)?);
-    let results = match c.declared.get(1) {
-        Some(_) => vec![x, c.full(one, dims)?],
-        None => vec![x],
-    };
-    Ok(results)
+    // Before opset 12 nothing says what the mask holds in inference.
+    if c.version < 12 || c.declared.len() < 2 {
+        return Ok(vec![x]);
+    }
+    let one = c.scalar(DType::Bool, 1.0)?;
+    let dims = c.shape(x)?;
+    Ok(vec![x, c.full(one, dims)?])
 }
 
 fn trilu(c: &mut Ctx) -> Results {
@@ -546,6 +546,9 @@ fn center_crop_pad(c: &mut Ctx) -> Results {
     }
     let (mut low, mut high) = (vec![Dim::ZERO; rank], vec![Dim::ZERO; rank]);
     for (&axis, &wanted) in axes.iter().zip(&target) {
+        if wanted < 0 {
+            return invalid(format!("axis {axis} would have extent {wanted}"));
+        }
         let extent = i64::try_from(c.known_extent(x, axis)?).unwrap_or(i64::MAX);
         let more = wanted.saturating_sub(extent);
         // Odd differences: cropping starts at the floor of the half, padding puts the larger half after.

@@ -12,7 +12,7 @@ use super::table::{Row, onnx};
 pub(super) const TABLE: &[Row] = &[onnx("Resize", resize), onnx("Upsample", resize)];
 
 /// Most elements that the matrix of one axis may have.
-const MAX_WEIGHTS: usize = 1 << 24;
+const MAX_WEIGHTS: usize = 1 << 22;
 
 /// How one axis is resampled.
 struct Axis {

@@ -27,6 +27,9 @@ pub(super) const TABLE: &[Row] = &[
     onnx("SplitToSequence", split_to_sequence),
 ];
 
+/// Most elements that an axis split into a sequence may have.
+const MAX_PARTS: usize = 4096;
+
 /// Elements of a sequence that is built in the graph.
 pub(super) fn elements(c: &Ctx, v: Value) -> Option<Vec<Value>> {
     let node = c.b.function.node(v.node);
@@ -141,6 +144,9 @@ fn split_to_sequence(c: &mut Ctx) -> Results {
     let dims = c.shape(x)?;
     let axis = c.axis(0, dims.len())?;
     let extent = c.known_extent(x, axis)?;
+    if extent > MAX_PARTS {
+        return unsupported(format!("a sequence of up to {extent} parts"));
+    }
     let (sizes, keep) = match c.opt(1) {
         None => (vec![Dim::ONE; extent], c.flag("keepdims", true)?),
         Some(v) => {
