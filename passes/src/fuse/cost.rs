@@ -98,6 +98,8 @@ enum Feed {
 pub(super) struct Profile {
     /// Elements computed of each member, in all loops.
     work: BTreeMap<usize, f64>,
+    /// Elements asked of each member by its users.
+    asked: BTreeMap<usize, f64>,
     /// Elements loaded of each value from outside.
     loads: BTreeMap<Value, f64>,
     /// Copies of each member in the code: unrolling and loops.
@@ -130,7 +132,8 @@ impl Profile {
         let levels = levels(g, members);
         let sectioned = !levels.is_empty();
         let mut asked: BTreeMap<Value, Asked> = BTreeMap::new();
-        let mut profile = Profile { work: BTreeMap::new(), loads: BTreeMap::new(), copies: BTreeMap::new() };
+        let mut profile =
+            Profile { work: BTreeMap::new(), asked: BTreeMap::new(), loads: BTreeMap::new(), copies: BTreeMap::new() };
         for &m in members.iter().rev() {
             let value = g.value(m);
             let own = asked.entry(value).or_default();
@@ -140,6 +143,7 @@ impl Profile {
                 own.join(g.elements(value), 1.0, &BTreeSet::from([feed]));
             }
             let mut own = own.clone();
+            profile.asked.insert(m, own.elements * own.factor());
             let node = g.node(m);
             let mut times = 1.0;
             if let Op::Reduce { axes, .. } = &node.op {
@@ -179,9 +183,9 @@ impl Profile {
         work + loads + stores + LAUNCH
     }
 
-    /// Elements that the kernel asks of a value from outside.
-    pub(super) fn loaded(&self, value: Value) -> f64 {
-        self.loads.get(&value).copied().unwrap_or(0.0)
+    /// Elements that the kernel asks of a member that is no output.
+    pub(super) fn asked(&self, member: usize) -> f64 {
+        self.asked.get(&member).copied().unwrap_or(0.0)
     }
 
     /// Operations of the body once unrolled.
@@ -219,9 +223,26 @@ fn repeats_innermost(g: &Graph<'_>, node: &Node) -> bool {
     }
 }
 
-/// Cost of one element of a value computed from what must be stored anyway: its cone of ops up to reduces, inputs and
-/// what no kernel holds. Stops counting at `enough`.
-pub(super) fn cone(g: &Graph<'_>, root: usize, enough: f64) -> f64 {
+/// Which values will probably be stored, from the first op to the last: those with several users for whom computing
+/// them again costs more. What follows from them is judged as if it read them.
+pub(super) fn likely_stored(g: &Graph<'_>, users: &[Vec<usize>]) -> Vec<bool> {
+    let mut stored = vec![false; users.len()];
+    for p in 0..users.len() {
+        let distinct: BTreeSet<usize> = users[p].iter().copied().collect();
+        let value = g.value(p);
+        if distinct.len() < 2 || !g.fusable(p) || g.elements(value) * g.access(value) < LAUNCH {
+            continue;
+        }
+        let n = distinct.len() as f64;
+        let once = cone(g, p, &stored, 1000.0);
+        stored[p] = once * n > once + g.access(value) * (1.0 + n);
+    }
+    stored
+}
+
+/// Cost of one element of a value computed from what is stored anyway: its cone of ops up to reduces, inputs, what no
+/// kernel holds and what is `stored`. Stops counting at `enough`.
+pub(super) fn cone(g: &Graph<'_>, root: usize, stored: &[bool], enough: f64) -> f64 {
     let mut total = 0.0;
     let mut seen: BTreeSet<Value> = BTreeSet::new();
     let mut open = vec![(g.value(root), 1.0)];
@@ -232,7 +253,7 @@ pub(super) fn cone(g: &Graph<'_>, root: usize, enough: f64) -> f64 {
         if !seen.insert(value) {
             continue;
         }
-        let inside = g.index(value).filter(|&i| g.fusable(i));
+        let inside = g.index(value).filter(|&i| g.fusable(i) && (i == root || stored.get(i) != Some(&true)));
         let Some(i) = inside else {
             total += g.access(value) * times;
             continue;

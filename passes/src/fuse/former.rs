@@ -85,6 +85,8 @@ pub(super) struct Group {
     pub(super) outputs: BTreeSet<usize>,
     /// Values that it does not compute, in the order of first use; filled after step 1.
     pub(super) reads: Vec<Value>,
+    /// What it costs; filled after step 1.
+    cost: f64,
 }
 
 /// The groups of a function, and why there are not fewer.
@@ -101,6 +103,8 @@ pub(super) struct Former<'g, 'f> {
     outside: Vec<bool>,
     /// Ops that use each result.
     users: Vec<Vec<usize>>,
+    /// Results that will probably be stored.
+    stored: Vec<bool>,
     pub(super) remarks: Vec<Remark>,
 }
 
@@ -137,6 +141,7 @@ impl<'g, 'f> Former<'g, 'f> {
                 outside[i] = true;
             }
         }
+        let stored = cost::likely_stored(g, &users);
         Former {
             g,
             limits,
@@ -145,6 +150,7 @@ impl<'g, 'f> Former<'g, 'f> {
             inside: vec![BTreeSet::new(); n],
             outside,
             users,
+            stored,
             remarks: Vec::new(),
         }
     }
@@ -157,7 +163,9 @@ impl<'g, 'f> Former<'g, 'f> {
             }
         }
         for k in 0..self.groups.len() {
-            self.groups[k].reads = self.reads(&self.groups[k].members);
+            let group = &self.groups[k];
+            let (reads, cost) = (self.reads(&group.members), self.cost(group));
+            (self.groups[k].reads, self.groups[k].cost) = (reads, cost);
         }
         self.join_consumers();
         self.join_siblings();
@@ -172,11 +180,16 @@ impl<'g, 'f> Former<'g, 'f> {
         self.groups[group].outputs.last().map_or(String::new(), |&o| self.g.label(o))
     }
 
-    /// Whether the group keeps the contract and the limits.
-    fn check(&self, group: &Group) -> Result<Profile, String> {
+    /// Whether the group keeps the contract.
+    fn check_shape(&self, group: &Group) -> Result<(), String> {
         let members: Vec<NodeId> = group.members.iter().map(|&m| self.g.id(m)).collect();
         let outputs: Vec<Value> = group.outputs.iter().map(|&o| self.g.value(o)).collect();
-        kernel_shape_of(self.g.f, &members, &outputs).map_err(|e| e.to_string())?;
+        kernel_shape_of(self.g.f, &members, &outputs).map(|_| ()).map_err(|e| e.to_string())
+    }
+
+    /// Whether the group keeps the contract and the limits.
+    fn check(&self, group: &Group) -> Result<Profile, String> {
+        self.check_shape(group)?;
         let profile = Profile::of(self.g, &group.members, &group.outputs);
         let ops = profile.body_ops(self.g);
         if ops > self.limits.ops {
@@ -191,7 +204,7 @@ impl<'g, 'f> Former<'g, 'f> {
 
     /// Gives the op a group of its own.
     fn store(&mut self, p: usize) {
-        let group = Group { members: BTreeSet::from([p]), outputs: BTreeSet::from([p]), reads: Vec::new() };
+        let group = Group { members: BTreeSet::from([p]), outputs: BTreeSet::from([p]), ..Group::default() };
         self.home[p] = Some(self.groups.len());
         self.inside[p].insert(self.groups.len());
         self.groups.push(group);
@@ -228,10 +241,15 @@ impl<'g, 'f> Former<'g, 'f> {
         let mut refused = Vec::new();
         for &c in consumers {
             let group = &self.groups[c];
-            loaded += Profile::of(self.g, &group.members, &group.outputs).loaded(value);
-            let mut with = group.clone();
+            let mut with = Group { members: group.members.clone(), outputs: group.outputs.clone(), ..Group::default() };
             with.members.insert(p);
-            if let Err(reason) = self.check(&with) {
+            // What costs nothing breaks no limit.
+            let checked = if free {
+                self.check_shape(&with)
+            } else {
+                self.check(&with).map(|profile| loaded += profile.asked(p))
+            };
+            if let Err(reason) = checked {
                 refused.push((c, reason));
             }
         }
@@ -246,7 +264,7 @@ impl<'g, 'f> Former<'g, 'f> {
             return true;
         }
         let (elements, access) = (self.g.elements(value), self.g.access(value));
-        let cone = cost::cone(self.g, p, 10_000.0);
+        let cone = cost::cone(self.g, p, &self.stored, 10_000.0);
         if let Op::Reduce { axes, .. } = &self.g.node(p).op
             && !is_small(self.g.f, self.g.node(p), axes)
         {
@@ -263,6 +281,10 @@ impl<'g, 'f> Former<'g, 'f> {
         false
     }
 
+    fn cost(&self, group: &Group) -> f64 {
+        Profile::of(self.g, &group.members, &group.outputs).cost(self.g, &group.outputs)
+    }
+
     /// The group of two, without outputs that only it reads.
     fn joined(&self, a: usize, b: usize) -> Group {
         let members: BTreeSet<usize> = self.groups[a].members.union(&self.groups[b].members).copied().collect();
@@ -273,12 +295,12 @@ impl<'g, 'f> Former<'g, 'f> {
                     .any(|u| self.inside[*u].iter().any(|&k| k != a && k != b && !self.groups[k].members.contains(o)))
         };
         let outputs = self.groups[a].outputs.union(&self.groups[b].outputs).copied().filter(needed).collect();
-        Group { reads: self.reads(&members), members, outputs }
+        Group { reads: self.reads(&members), members, outputs, cost: 0.0 }
     }
 
     /// Joins two groups when that is legal and cheaper.
     fn try_join(&mut self, a: usize, b: usize) -> bool {
-        let group = self.joined(a, b);
+        let mut group = self.joined(a, b);
         let (Some(&first), label) = (self.groups[a].outputs.first(), self.group_label(b)) else { return false };
         let profile = match self.check(&group) {
             Ok(profile) => profile,
@@ -287,11 +309,7 @@ impl<'g, 'f> Former<'g, 'f> {
                 return false;
             }
         };
-        let own = |k: usize| {
-            let group = &self.groups[k];
-            Profile::of(self.g, &group.members, &group.outputs).cost(self.g, &group.outputs)
-        };
-        let (together, apart) = (profile.cost(self.g, &group.outputs), own(a) + own(b));
+        let (together, apart) = (profile.cost(self.g, &group.outputs), self.groups[a].cost + self.groups[b].cost);
         if together >= apart {
             self.remark(first, &label, format!("one kernel costs {together:.0}, two cost {apart:.0}"));
             return false;
@@ -312,6 +330,7 @@ impl<'g, 'f> Former<'g, 'f> {
                 self.home[o] = None;
             }
         }
+        group.cost = together;
         self.groups[b] = Group::default();
         self.groups[a] = group;
         true

@@ -66,7 +66,7 @@ pub const SMALL_CONSTANT: usize = 64;
 pub const SPLIT_ABOVE: i64 = 4096;
 
 /// Operations of one body unless `max-ops` says otherwise.
-pub(crate) const MAX_OPS: u64 = 256;
+pub(crate) const MAX_OPS: u64 = 384;
 /// Values live at once unless `max-live` says otherwise.
 pub(crate) const MAX_LIVE: u64 = 48;
 

@@ -67,7 +67,7 @@ pub static PASSES: &[PassInfo] = &[
         name: "fuse",
         about: "groups of ops that become one kernel",
         options: &[
-            OptionInfo { name: "max-ops", about: "operations of one body once unrolled; 256" },
+            OptionInfo { name: "max-ops", about: "operations of one body once unrolled; 384" },
             OptionInfo { name: "max-live", about: "values live at once; 48" },
         ],
         make: || Box::new(Fuse),

@@ -71,8 +71,8 @@ fn fold_extents(
         if !context.take(rule) {
             return Ok(());
         }
-        let (origin, numerics) = (f.node(id).origin.clone(), f.node(id).numerics);
-        let new = f.add_op_with(op, &[], Vec::new(), &origin, numerics).map_err(|source| PassError::Rewrite {
+        let origin = f.node(id).origin.clone();
+        let new = f.add_op(op, &[], Vec::new(), &origin).map_err(|source| PassError::Rewrite {
             pass: "shape",
             rule,
             origin: origin.to_string(),

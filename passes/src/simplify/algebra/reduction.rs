@@ -69,6 +69,12 @@ pub(super) static RULES: &[Rule] = &[
         let y = b.op(Op::Broadcast { dims: known(&[5, 7, 2]), axes: vec![0, 2] }, &[x])?;
         Ok(vec![b.reduce(y, vec![1], ReduceKind::Sum, false)?])
     }),
+    rule!("sum-of-scaled", "sum(x y) = sum(x) y, sum(x / y) = sum(x) / y",
+        "y repeats along the summed axes; the product is used once", Reassociate Algebra Rounding, sum_of_scaled, |b| {
+        let (x, y) = (input(b, &[5, 7]), input(b, &[5, 1]));
+        let p = b.binary(BinaryOp::Mul, x, y)?;
+        Ok(vec![b.reduce(p, vec![1], ReduceKind::Sum, false)?])
+    }),
 ];
 
 /// Axes and kind of a reduce, and what it reduces.
@@ -203,4 +209,41 @@ fn reduce_of_broadcast(s: &Scope<'_>, id: NodeId, exact: bool) -> Outcome {
         let n = b.scalar(dtype, count as f64)?;
         b.binary(BinaryOp::Mul, value, n)
     })
+}
+
+fn sum_of_scaled(s: &Scope<'_>, id: NodeId) -> Outcome {
+    let (Some((axes, ReduceKind::Sum, product)), Some(ty)) = (reduce_of(s, id), s.result(id)) else {
+        return Outcome::No;
+    };
+    let candidates = match (s.binary(product.node, BinaryOp::Mul), s.binary(product.node, BinaryOp::Div)) {
+        (Some((a, b)), _) if ty.dtype.is_float() => vec![(BinaryOp::Mul, a, b), (BinaryOp::Mul, b, a)],
+        (None, Some((a, b))) if ty.dtype.is_float() => vec![(BinaryOp::Div, a, b)],
+        _ => return Outcome::No,
+    };
+    for (op, x, view) in candidates {
+        let (Op::Broadcast { axes: places, .. }, Some(y)) = (&s.node(view).op, s.operand(view.node, 0)) else {
+            continue;
+        };
+        let from = s.dims(y);
+        // Along a summed axis y is missing, or an extent of 1.
+        let summed = |i: &usize| places.get(*i).is_some_and(|p| axes.contains(p));
+        if axes.is_empty() || (0..from.len()).any(|i| summed(&i) && from.get(i) != Some(&Dim::ONE)) {
+            continue;
+        }
+        if !s.single_use(product) {
+            return Outcome::Near("the product is used elsewhere too");
+        }
+        let kept: Vec<usize> = (0..from.len()).filter(|i| !summed(i)).collect();
+        let small: Vec<Dim> = kept.iter().filter_map(|&i| from.get(i).cloned()).collect();
+        let shifted = |axis: usize| axis - axes.iter().filter(|&&a| a < axis).count();
+        let places: Vec<usize> = kept.iter().filter_map(|&i| places.get(i)).map(|&p| shifted(p)).collect();
+        let (axes, dims) = (axes.to_vec(), ty.dims.clone());
+        return found([product, view], move |b| {
+            let sum = b.reduce(x, axes, ReduceKind::Sum, false)?;
+            let y = b.reshape(y, small)?;
+            let y = b.op(Op::Broadcast { dims, axes: places }, &[y])?;
+            b.op(Op::Binary(op), &[sum, y])
+        });
+    }
+    Outcome::No
 }
