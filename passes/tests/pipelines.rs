@@ -1,5 +1,7 @@
 //! Whole pipelines over real exports: the same results at every level, few kernels, quick.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "a test says what it expects")]
+
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
