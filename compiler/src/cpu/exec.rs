@@ -45,6 +45,11 @@ impl ExecutableCode {
         self.map.is_empty()
     }
 
+    /// Where a byte of the code lies.
+    pub fn address(&self, offset: usize) -> Option<*const u8> {
+        self.map.get(offset..).filter(|rest| !rest.is_empty()).map(<[u8]>::as_ptr)
+    }
+
     /// Runs the phase at `entry` for outer = begin .. end. False when `entry` lies outside of the code.
     ///
     /// # Safety
@@ -52,9 +57,9 @@ impl ExecutableCode {
     /// `args` keeps the contract of [`super::abi`]: live buffers as large as the kernel says, extents that their indices
     /// fit, scratch memory of the phase's size, the addresses of [`super::functions::table`].
     pub unsafe fn run(&self, entry: usize, args: &KernelArgs, begin: i64, end: i64) -> bool {
-        let Some(address) = self.map.get(entry..).filter(|rest| !rest.is_empty()) else { return false };
+        let Some(address) = self.address(entry) else { return false };
         // SAFETY: the caller says that a phase function starts here.
-        let phase = unsafe { std::mem::transmute::<*const u8, PhaseFn>(address.as_ptr()) };
+        let phase = unsafe { std::mem::transmute::<*const u8, PhaseFn>(address) };
         // SAFETY: the caller keeps the contract of its arguments.
         unsafe { phase(args, begin, end) };
         true

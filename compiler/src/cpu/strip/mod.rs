@@ -20,8 +20,12 @@
 
 mod call;
 pub(super) mod clif;
+#[cfg(test)]
+mod eval;
 mod lanes;
 mod outline;
+#[cfg(test)]
+mod tests;
 
 use frit_ir::{BinaryOp, DType, UnaryOp};
 

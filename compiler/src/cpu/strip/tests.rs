@@ -1,0 +1,213 @@
+//! Random strips: every back end against the evaluator, bit for bit in every lane.
+#![allow(unsafe_code, reason = "the tests call the leaves that they compiled")]
+
+use std::sync::Arc;
+
+use frit_ir::{BinaryOp, DType, UnaryOp};
+
+use super::clif::ClifBackend;
+use super::eval::{StreamMemory, evaluate, is_defined};
+use super::lanes::lane_bits;
+use super::{Op, Stream, StreamArg, Strip, StripAcc, StripBackend, StripSchedule, TypedOp, Unsupported, Val};
+use crate::cpu::exec::ExecutableCode;
+use crate::cpu::{CodeOptions, Effort, Target, functions};
+use crate::kernel::{Combine, Scalar};
+
+const TYPES: [DType; 7] = [DType::F32, DType::I32, DType::U32, DType::I8, DType::U8, DType::I16, DType::U16];
+
+struct Rng(u64);
+
+impl Rng {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        ((self.0 >> 20) % n as u64) as usize
+    }
+
+    fn scalar(&mut self, dtype: DType) -> Scalar {
+        const SPECIAL: [f32; 8] = [0.0, -0.0, 1.0, -2.5, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 1e-41];
+        match dtype {
+            DType::F32 if self.below(5) == 0 => Scalar::f32(SPECIAL[self.below(8)]),
+            DType::F32 => Scalar::f32((self.below(4001) as f32 - 2000.0) / 32.0),
+            DType::Bool => Scalar::bool(self.below(2) == 1),
+            _ => Scalar::int(dtype, self.below(1 << 40) as i128),
+        }
+    }
+}
+
+fn random_strip(rng: &mut Rng) -> Strip {
+    use BinaryOp::{Add, And, Div, Eq, Le, Lt, Mul, Or, Shl, Shr, Sub, Xor};
+    use UnaryOp::{Abs, Ceil, Floor, Neg, Not, RoundEven, Sqrt, Trunc};
+    let mut strip = Strip::default();
+    for k in 0..2 + rng.below(4) {
+        let dtype = if k == 0 { DType::F32 } else { [DType::Bool, TYPES[rng.below(7)]][rng.below(2)] };
+        strip.streams.push(Stream { dtype, dense: rng.below(4) != 0, loaded: true, stored: false });
+        strip.ops.push(TypedOp { op: Op::Load(k as u32), dtype });
+    }
+    for k in 0..rng.below(4) {
+        let dtype = TYPES[rng.below(7)];
+        strip.params.push(dtype);
+        strip.ops.push(TypedOp { op: Op::Param(k as u32), dtype });
+    }
+    for _ in 0..4 + rng.below(30) {
+        let x = rng.below(strip.ops.len()) as Val;
+        let dtype = strip.ops[x as usize].dtype;
+        let of = |dtype: DType| -> Vec<Val> {
+            (0..strip.ops.len()).filter(|i| strip.ops[*i].dtype == dtype).map(|i| i as Val).collect()
+        };
+        let (alike, bools) = (of(dtype), of(DType::Bool));
+        let (y, z) = (alike[rng.below(alike.len())], alike[rng.below(alike.len())]);
+        let (op, result) = match (rng.below(9), dtype) {
+            (0, _) => (Op::Const(rng.scalar(dtype)), dtype),
+            (1, _) => {
+                let op = [Neg, Abs, Floor, Ceil, Trunc, RoundEven, Sqrt, Not][rng.below(8)];
+                if !is_defined(op, dtype) {
+                    continue;
+                }
+                (Op::Unary(op, x), dtype)
+            }
+            (2, _) if !bools.is_empty() => (Op::Select(bools[rng.below(bools.len())], y, z), dtype),
+            (3, DType::F32) => (Op::Fma(x, y, z), dtype),
+            (3 | 4, DType::Bool) => (Op::Cast { value: x, saturate: false }, TYPES[1 + rng.below(6)]),
+            (4, DType::I32) => (Op::Cast { value: x, saturate: false }, [DType::F32, DType::U8][rng.below(2)]),
+            (4, dtype) if dtype != DType::F32 => (Op::Cast { value: x, saturate: false }, TYPES[1 + rng.below(6)]),
+            (5, dtype) if dtype != DType::Bool && dtype != DType::F32 => {
+                let most = Scalar::int(dtype, rng.below(dtype.bits() as usize) as i128);
+                strip.ops.push(TypedOp { op: Op::Const(most), dtype });
+                (Op::Binary([Shl, Shr][rng.below(2)], x, strip.ops.len() as Val - 1), dtype)
+            }
+            (6, DType::F32) if !bools.is_empty() => {
+                let ok = bools[rng.below(bools.len())];
+                (Op::Rescue { ok, value: y, op: [UnaryOp::Sin, UnaryOp::Exp][rng.below(2)], x }, dtype)
+            }
+            (6 | 7, dtype) if dtype != DType::Bool => (Op::Binary([Eq, Lt, Le][rng.below(3)], x, y), DType::Bool),
+            (_, DType::F32) => (Op::Binary([Add, Sub, Mul, Div][rng.below(4)], x, y), dtype),
+            (_, DType::Bool) => (Op::Binary([And, Or, Xor, Eq][rng.below(4)], x, y), dtype),
+            _ => (Op::Binary([Add, Sub, Mul, And, Or, Xor][rng.below(6)], x, y), dtype),
+        };
+        strip.ops.push(TypedOp { op, dtype: result });
+    }
+    for _ in 0..1 + rng.below(3) {
+        let v = rng.below(strip.ops.len()) as Val;
+        let dtype = strip.ops[v as usize].dtype;
+        strip.streams.push(Stream { dtype, dense: rng.below(3) != 0, loaded: false, stored: true });
+        strip.ops.push(TypedOp { op: Op::Store(strip.streams.len() as u32 - 1, v), dtype });
+    }
+    for _ in 0..rng.below(4) {
+        let v = rng.below(strip.ops.len()) as Val;
+        if matches!(strip.ops[v as usize].dtype, DType::F32 | DType::I32 | DType::U32) {
+            let combine = [Combine::Sum, Combine::Prod, Combine::Min, Combine::Max][rng.below(4)];
+            strip.accs.push(StripAcc { combine, value: v });
+        }
+    }
+    strip
+}
+
+type LeafFn = unsafe extern "C" fn(*const StreamArg, *const [u32; 16], *mut [u32; 16], i64, *const usize);
+
+/// Runs a leaf alone: jumps to the start of its code.
+fn call(code: &ExecutableCode, streams: &[StreamArg], params: &[[u32; 16]], accs: &mut [[u32; 16]], n: usize) {
+    let start = code.address(0).unwrap();
+    // SAFETY: the leaf's code begins there and has this signature.
+    let leaf = unsafe { std::mem::transmute::<*const u8, LeafFn>(start) };
+    let functions = functions::table().as_ptr();
+    // SAFETY: the arguments are as large as the strip says.
+    unsafe { leaf(streams.as_ptr(), params.as_ptr(), accs.as_mut_ptr(), n as i64, functions) };
+}
+
+/// Equal, or both NaN: which NaN comes out is open.
+fn same(dtype: DType, a: &[u8], b: &[u8]) -> bool {
+    match (super::eval::read(dtype, a), super::eval::read(dtype, b)) {
+        (Some(a), Some(b)) => a.same(b),
+        _ => false,
+    }
+}
+
+#[test]
+fn random_strips_agree_with_the_evaluator() {
+    let target = Arc::new(Target::host().unwrap());
+    for seed in 0..120u64 {
+        let rng = &mut Rng((seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let strip = random_strip(rng);
+        let effort = [Effort::Speed, Effort::None][seed as usize % 2];
+        let mut backend = ClifBackend::new(&CodeOptions { target: target.clone(), effort });
+        let leaves = [4, 8, 16].map(|lanes| {
+            let leaf = backend.compile(&strip, StripSchedule { lanes, text: false }).unwrap();
+            assert!(leaf.piece.calls.is_empty());
+            (lanes, ExecutableCode::new(&leaf.piece.bytes).unwrap())
+        });
+        for n in (0..20).chain([31, 32, 33, 40]) {
+            let steps: Vec<usize> = strip
+                .streams
+                .iter()
+                .map(|s| if s.dense { s.dtype.size() } else { s.dtype.size() * [1, 2, 5][rng.below(3)] })
+                .collect();
+            let memory: Vec<Vec<u8>> = strip
+                .streams
+                .iter()
+                .zip(&steps)
+                .map(|(s, step)| {
+                    let mut bytes = Vec::new();
+                    for _ in 0..n {
+                        let mut element = vec![0x5a; *step];
+                        element[..s.dtype.size()]
+                            .copy_from_slice(&rng.scalar(s.dtype).bits.to_le_bytes()[..s.dtype.size()]);
+                        bytes.extend(element);
+                    }
+                    bytes
+                })
+                .collect();
+            let params: Vec<Scalar> = strip.params.iter().map(|t| rng.scalar(*t)).collect();
+            let start: Vec<[Scalar; 16]> = strip
+                .accs
+                .iter()
+                .map(|acc| [(); 16].map(|()| rng.scalar(strip.ops[acc.value as usize].dtype)))
+                .collect();
+
+            let mut expected: Vec<StreamMemory> = memory
+                .iter()
+                .zip(&steps)
+                .map(|(bytes, step)| StreamMemory { bytes: bytes.clone(), step: *step })
+                .collect();
+            let mut expected_accs = start.clone();
+            evaluate(&strip, &mut expected, &params, &mut expected_accs, n).unwrap();
+
+            for (lanes, code) in &leaves {
+                // At an odd address, between guards.
+                let mut actual: Vec<Vec<u8>> =
+                    memory.iter().map(|m| [&[0xa5; 65][..], m, &[0xa5; 64]].concat()).collect();
+                let args: Vec<StreamArg> = actual
+                    .iter_mut()
+                    .zip(&steps)
+                    .map(|(m, step)| StreamArg { base: m[65..].as_mut_ptr(), step: *step as i64 })
+                    .collect();
+                let splats: Vec<[u32; 16]> = params.iter().map(|p| [lane_bits(*p); 16]).collect();
+                let mut accs: Vec<[u32; 16]> = start.iter().map(|a| a.map(lane_bits)).collect();
+                call(code, &args, &splats, &mut accs, n);
+                let about = format!("seed {seed}, n {n}, {lanes} lanes");
+                for (i, ((m, e), stream)) in actual.iter().zip(&expected).zip(&strip.streams).enumerate() {
+                    assert!(m[..65].iter().chain(&m[m.len() - 64..]).all(|b| *b == 0xa5), "{about}: outside of {i}");
+                    let inside = &m[65..m.len() - 64];
+                    for (k, (a, b)) in inside.chunks(e.step).zip(e.bytes.chunks(e.step)).enumerate() {
+                        let size = stream.dtype.size();
+                        assert!(same(stream.dtype, a, b) && a[size..] == b[size..], "{about}: {i}[{k}]: {strip:#?}");
+                    }
+                }
+                for (j, (a, e)) in accs.iter().zip(&expected_accs).enumerate() {
+                    for (lane, (a, e)) in a.iter().zip(e).enumerate() {
+                        let a = Scalar { dtype: e.dtype, bits: u64::from(*a) };
+                        assert!(a.same(*e), "{about}: accumulator {j} lane {lane}: {a:?} {e:?} {strip:#?}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn other_lane_counts_are_refused() {
+    let mut backend = ClifBackend::new(&CodeOptions::host().unwrap());
+    let refused = backend.compile(&Strip::default(), StripSchedule { lanes: 5, text: false });
+    assert!(matches!(refused, Err(Unsupported(why)) if why.contains("5 lanes")));
+}
