@@ -2,5 +2,6 @@
 
 mod harness;
 mod loops;
+mod maths;
 mod types;
 mod vectors;
