@@ -1,7 +1,10 @@
-//! Legalize on graphs built by hand: extents that fold, reports, errors.
+//! Legalize on graphs built by hand: extents that fold, reports, errors, values.
 
 use std::collections::BTreeMap;
 
+use frit_ir::reference::{Options, eval_function};
+use frit_ir::value::HostValue;
+use frit_ir::verify::verify_core;
 use frit_ir::{AttrValue, DType, Dim, Function, Module, Op, Origin, Tensor, TensorType, Value, ValueType};
 
 use super::{LegalizeError, LegalizeOptions, legalize};
@@ -128,4 +131,82 @@ fn declared_extents_that_cannot_be_are_overruled() {
     let mut module = g.done(y);
     let stats = legalize(&mut module, &LegalizeOptions::default()).expect("the operator holds");
     assert_eq!((output_type(&module).as_str(), stats.overruled), ("f32[]", 1));
+}
+
+/// What one operator of f32 vectors gives, by the reference evaluator.
+fn computed(op_type: &str, since: i64, inputs: &[&[f32]], attributes: &[(&str, AttrValue)]) -> Vec<f32> {
+    let mut g = Graph::new();
+    let operands: Vec<Value> =
+        (0..inputs.len()).map(|i| g.input(&format!("x{i}"), DType::F32, &[Dim::from(inputs[i].len())])).collect();
+    let y = g.node(op_type, since, &operands, attributes);
+    let mut module = g.done(y);
+    legalize(&mut module, &LegalizeOptions::default()).unwrap_or_else(|e| panic!("{e}"));
+    verify_core(&module).unwrap_or_else(|e| panic!("{op_type}: {e}"));
+    let values: Vec<HostValue> =
+        inputs.iter().map(|v| Tensor::f32(&[v.len()], v).expect("sizes agree").into()).collect();
+    let function = module.entry().expect("there is one function");
+    let made =
+        eval_function(&module, function, &values, Options::default()).unwrap_or_else(|e| panic!("{op_type}: {e}"));
+    made[0].tensor().expect("a tensor").to_vec()
+}
+
+/// Operator, version, inputs, attributes, expected.
+type Example = (&'static str, i64, Vec<Vec<f32>>, Vec<(&'static str, AttrValue)>, Vec<f32>);
+
+#[test]
+fn operators_compute_what_their_definitions_say() {
+    let inf = f32::INFINITY;
+    let x = vec![-100.0, -1.0, 0.0, 1.0, 100.0];
+    let examples: Vec<Example> = vec![
+        ("Sigmoid", 13, vec![x.clone()], vec![], vec![0.0, 0.268_941_43, 0.5, 0.731_058_6, 1.0]),
+        ("Softplus", 1, vec![x.clone()], vec![], vec![0.0, 0.313_261_7, 0.693_147_2, 1.313_261_7, 100.0]),
+        ("Relu", 14, vec![x.clone()], vec![], vec![0.0, 0.0, 0.0, 1.0, 100.0]),
+        ("Sinh", 9, vec![vec![-1.0, 0.0, 89.0]], vec![], vec![-1.175_201_2, 0.0, 2.244_806_4e38]),
+        ("Cosh", 9, vec![vec![-1.0, 0.0, 89.0]], vec![], vec![1.543_080_6, 1.0, 2.244_806_4e38]),
+        ("Asinh", 9, vec![vec![-1.0, 1e30]], vec![], vec![-0.881_373_6, 69.770_699]),
+        ("Atanh", 9, vec![vec![-1.0, 0.5]], vec![], vec![-inf, 0.549_306_15]),
+        ("Mod", 13, vec![vec![-5.5, 5.5], vec![3.0, 3.0]], vec![("fmod", AttrValue::Int(1))], vec![-2.5, 2.5]),
+        ("Clip", 6, vec![x.clone()], vec![("max", AttrValue::Float(2.0))], vec![-100.0, -1.0, 0.0, 1.0, 2.0]),
+        ("Softmax", 13, vec![vec![1000.0, 1000.0]], vec![], vec![0.5, 0.5]),
+        ("ReduceLogSumExp", 13, vec![vec![1000.0, -inf]], vec![], vec![1000.0]),
+        ("LpNormalization", 22, vec![vec![3.0, 4.0]], vec![], vec![0.6, 0.8]),
+        ("MatMul", 13, vec![vec![1.0, 2.0], vec![3.0, 4.0]], vec![], vec![11.0]),
+        (
+            "Einsum",
+            12,
+            vec![vec![1.0, 2.0], vec![3.0, 4.0]],
+            vec![("equation", AttrValue::Str("i,j->ji".to_owned()))],
+            vec![3.0, 6.0, 4.0, 8.0],
+        ),
+        ("HardSwish", 22, vec![vec![-4.0, 1.0, 4.0]], vec![], vec![0.0, 0.666_666_7, 4.0]),
+    ];
+    for (op_type, since, inputs, attributes, expected) in examples {
+        let inputs: Vec<&[f32]> = inputs.iter().map(Vec::as_slice).collect();
+        let found = computed(op_type, since, &inputs, &attributes);
+        assert_eq!(found.len(), expected.len(), "{op_type}");
+        for (a, b) in found.iter().zip(&expected) {
+            assert!(a == b || (a - b).abs() <= 1e-6 * b.abs().max(1e-6), "{op_type}: {found:?}, expected {expected:?}");
+        }
+    }
+}
+
+#[test]
+fn slices_count_from_either_end_of_a_symbolic_axis() {
+    let cut = |start: i64, end: i64, step: i64| {
+        let mut g = Graph::new();
+        let x = g.input("x", DType::F32, &[Dim::symbol("S")]);
+        let operands = [start, end, 0, step].map(|v| g.ints(&[1], &[v]));
+        let y = g.node("Slice", 13, &[x, operands[0], operands[1], operands[2], operands[3]], &[]);
+        let mut module = g.done(y);
+        legalize(&mut module, &LegalizeOptions::default()).expect("a slice");
+        let input: HostValue = Tensor::f32(&[5], &[0.0, 1.0, 2.0, 3.0, 4.0]).expect("sizes agree").into();
+        let function = module.entry().expect("there is one function");
+        let made = eval_function(&module, function, &[input], Options::default()).expect("it runs");
+        made[0].tensor().expect("a tensor").to_vec::<f32>()
+    };
+    assert_eq!(cut(1, i64::MAX, 1), [1.0, 2.0, 3.0, 4.0]);
+    assert_eq!(cut(-2, 100, 1), [3.0, 4.0]);
+    assert_eq!(cut(0, -1, 2), [0.0, 2.0]);
+    assert_eq!(cut(-1, i64::MIN, -2), [4.0, 2.0, 0.0]);
+    assert_eq!(cut(7, 9, 1), [0.0; 0]);
 }
