@@ -21,8 +21,16 @@ use frit_ir::{BinaryOp, DType, Dim, Symbol, UnaryOp};
 
 pub mod build;
 pub mod expand;
+pub mod interp;
 pub mod maths;
 pub mod primitive;
+#[doc(hidden)]
+pub mod testing;
+#[cfg(test)]
+mod tests;
+pub mod verify;
+
+pub use verify::verify;
 
 /// A register: one scalar value in an iteration. As part of an index it is the symbol `rN`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

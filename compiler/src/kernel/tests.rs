@@ -1,0 +1,152 @@
+//! Kernels: expansion keeps values, what the interpreter catches, a failing example of each rule.
+
+use frit_ir::{BinaryOp, DType, Dim, UnaryOp};
+
+use super::build::KernelBuilder;
+use super::expand::expand;
+use super::interp::{Fault, Memory, run};
+use super::{Combine, Expr, Kernel, Reg, Role, Scalar, Stmt, primitive, testing, verify};
+
+/// Whether every operation left is a primitive.
+fn all_primitive(kernel: &Kernel, body: &[Stmt]) -> bool {
+    body.iter().all(|s| match s {
+        Stmt::Let(_, Expr::Unary(op, x)) => primitive::is_unary(*op, kernel.regs[x.0 as usize]),
+        Stmt::Let(_, Expr::Binary(op, a, _)) => {
+            let dtype = kernel.regs[a.0 as usize];
+            matches!(op, BinaryOp::Div | BinaryOp::Rem | BinaryOp::Shl | BinaryOp::Shr)
+                || primitive::is_binary(*op, dtype)
+        }
+        Stmt::Let(_, Expr::Cast { value, to, saturate }) => {
+            primitive::is_cast(kernel.regs[value.0 as usize], *to, *saturate)
+        }
+        Stmt::Let(..) | Stmt::Store { .. } | Stmt::Check { .. } => true,
+        Stmt::For { body, .. } | Stmt::Reduce { body, .. } => all_primitive(kernel, body),
+        Stmt::If { then, otherwise, .. } => all_primitive(kernel, then) && all_primitive(kernel, otherwise),
+    })
+}
+
+#[test]
+fn expansion_keeps_every_bit() {
+    for seed in 0..400 {
+        let kernel = testing::kernel(seed);
+        verify(&kernel).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        let mut expanded = kernel.clone();
+        expand(&mut expanded).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        verify(&expanded).unwrap_or_else(|e| panic!("seed {seed}, expanded: {e}"));
+        assert!(expanded.phases.iter().all(|p| all_primitive(&expanded, &p.body)), "seed {seed}");
+        let mut before = testing::arguments(&kernel, &[3], seed);
+        let mut after = before.clone();
+        run(&kernel, &[3], &mut before).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        run(&expanded, &[3], &mut after).unwrap_or_else(|e| panic!("seed {seed}, expanded: {e}"));
+        for (i, (a, b)) in before.iter().zip(&after).enumerate() {
+            assert!(a.same(b), "seed {seed}, argument {i}:\n{a:?}\n{b:?}");
+        }
+    }
+}
+
+/// y[i] = op(x[i]) for i < 4, as one phase.
+fn map(body: impl FnOnce(&mut KernelBuilder, Reg) -> Reg, index: impl FnOnce(Dim) -> Dim) -> Kernel {
+    let mut b = KernelBuilder::new("map", false);
+    let x = b.buffer("x", DType::F32, Dim::from(4usize), Role::Input);
+    let y = b.buffer("y", DType::F32, Dim::from(4usize), Role::Output);
+    b.phase(Dim::from(4usize), |b, i| {
+        let value = b.load(x, i.clone());
+        let value = body(b, value);
+        b.push(Stmt::Store { buffer: y, index: index(i), value });
+    });
+    b.finish()
+}
+
+fn memories() -> Vec<Memory> {
+    vec![Memory::zeros(DType::F32, 4), Memory::zeros(DType::F32, 4)]
+}
+
+#[test]
+fn fast_exp_takes_few_operations() {
+    let mut kernel = map(|b, x| b.unary(UnaryOp::Exp, x), |i| i);
+    kernel.fast = true;
+    expand(&mut kernel).expect("exp expands");
+    let work = kernel.phases[0].body.iter().filter(|s| {
+        !matches!(s, Stmt::Store { .. } | Stmt::Let(_, Expr::Const(_) | Expr::Load { .. } | Expr::Bitcast { .. }))
+    });
+    // Two comparisons fuse with their selects.
+    assert_eq!(work.count(), 15);
+}
+
+#[test]
+fn bounds_races_and_unwritten_elements_are_faults() {
+    let outside = map(|_, x| x, |i| &i + &Dim::ONE);
+    assert!(matches!(run(&outside, &[], &mut memories()), Err(Fault::Bounds { index: 4, .. })));
+    let race = map(|_, x| x, |_| Dim::ZERO);
+    assert!(matches!(run(&race, &[], &mut memories()), Err(Fault::Race { first: 0, second: 1, .. })));
+    let mut b = KernelBuilder::new("unwritten", false);
+    let y = b.buffer("y", DType::F32, Dim::from(4usize), Role::Output);
+    b.phase(Dim::from(2usize), |b, i| {
+        let value = b.load(y, &i + &Dim::ONE);
+        b.push(Stmt::Store { buffer: y, index: i, value });
+    });
+    let found = run(&b.finish(), &[], &mut [Memory::zeros(DType::F32, 4)]);
+    assert!(matches!(found, Err(Fault::Uninitialised { index: 1, .. })), "{found:?}");
+    assert!(matches!(run(&race, &[], &mut []), Err(Fault::Arguments(_))));
+}
+
+#[test]
+fn reductions_follow_the_order() {
+    let values: Vec<f32> = (0..100).map(|i| 1.0 / (i as f32 + 1.0)).collect();
+    let mut b = KernelBuilder::new("sum", false);
+    let x = b.buffer("x", DType::F32, Dim::from(100usize), Role::Input);
+    let y = b.buffer("y", DType::F32, Dim::ONE, Role::Output);
+    b.phase(Dim::ONE, |b, _| {
+        let sums = b.reduce(Dim::from(100usize), |b, i| vec![(b.load(x, i), Combine::Sum)]);
+        b.push(Stmt::Store { buffer: y, index: Dim::ZERO, value: sums[0] });
+    });
+    let mut memory = Memory::zeros(DType::F32, 100);
+    values.iter().enumerate().for_each(|(i, v)| memory.set(i, Scalar::f32(*v)));
+    let mut arguments = [memory, Memory::zeros(DType::F32, 1)];
+    run(&b.finish(), &[], &mut arguments).expect("it runs");
+    let expected = frit_ir::order::tree_reduce(&values, 0.0, &|a, b| a + b);
+    assert_eq!(arguments[1].get(0), Some(Scalar::f32(expected)));
+}
+
+fn broken(kernel: &Kernel) -> &'static str {
+    verify(kernel).expect_err("it breaks a rule").rule
+}
+
+#[test]
+fn k1_a_register_is_read_before_it_has_a_value() {
+    let mut kernel = map(|_, x| x, |i| i);
+    kernel.phases[0].body.reverse();
+    assert_eq!(broken(&kernel), "K1");
+}
+
+#[test]
+fn k1_a_register_is_assigned_twice() {
+    let mut kernel = map(|_, x| x, |i| i);
+    let first = kernel.phases[0].body[0].clone();
+    kernel.phases[0].body.push(first);
+    assert_eq!(broken(&kernel), "K1");
+}
+
+#[test]
+fn k2_operand_types_differ() {
+    let kernel = map(
+        |b, x| {
+            let one = b.constant(Scalar::i32(1));
+            b.binary(BinaryOp::Add, x, one)
+        },
+        |i| i,
+    );
+    assert_eq!(broken(&kernel), "K2");
+}
+
+#[test]
+fn k3_an_index_names_nothing_in_scope() {
+    assert_eq!(broken(&map(|_, x| x, |_| Dim::symbol("elsewhere"))), "K3");
+}
+
+#[test]
+fn k4_a_store_to_an_input() {
+    let mut kernel = map(|_, x| x, |i| i);
+    kernel.buffers[1].role = Role::Input;
+    assert_eq!(broken(&kernel), "K4");
+}
