@@ -28,6 +28,7 @@ pub mod primitive;
 pub mod testing;
 #[cfg(test)]
 mod tests;
+pub mod text;
 pub mod verify;
 
 pub use verify::verify;

@@ -150,3 +150,41 @@ fn k4_a_store_to_an_input() {
     kernel.buffers[1].role = Role::Input;
     assert_eq!(broken(&kernel), "K4");
 }
+
+#[test]
+fn kernels_print_as_they_read() {
+    let mut b = KernelBuilder::new("rows", true);
+    let rows = b.dim(&Dim::symbol("B"));
+    let x = b.buffer("x", DType::F32, &rows * &Dim::from(4usize), Role::Input);
+    let y = b.buffer("y", DType::I64, rows.clone(), Role::Output);
+    let code = b.trap("row \"0\" is empty".to_owned());
+    b.phase(rows, |b, row| {
+        let best = b.reduce(Dim::from(4usize), |b, i| {
+            let value = b.load(x, &(&row * &Dim::from(4usize)) + &i);
+            let half = b.constant(Scalar::f32(0.5));
+            let scaled = b.binary(BinaryOp::Mul, value, half);
+            let index = b.let_(DType::I64, Expr::Index(i));
+            vec![(scaled, Combine::ArgMax(index))]
+        });
+        let zero = b.constant(Scalar::i64(0));
+        let ok = b.binary(BinaryOp::Le, zero, best[0]);
+        b.push(Stmt::Check { ok, code });
+        b.push(Stmt::Store { buffer: y, index: row, value: best[0] });
+    });
+    let expected = r#"kernel rows(in x: f32[4*d0], out y: i64[d0]) dims(d0 = B) traps("row \"0\" is empty") fast {
+  phase i0 < d0 {
+    reduce i1 < 4 {
+      %0: f32 = load x[4*i0 + i1]
+      %1: f32 = const 0.5
+      %2: f32 = mul %0, %1
+      %3: i64 = index [i1]
+    } %4: i64 = argmax %2 at %3
+    %5: i64 = const 0
+    %6: bool = le %5, %4
+    check %6 else 0
+    store y[i0] = %4
+  }
+}
+"#;
+    assert_eq!(b.finish().to_string(), expected);
+}
