@@ -3,5 +3,6 @@
 mod harness;
 mod loops;
 mod maths;
+mod random;
 mod types;
 mod vectors;
