@@ -5,8 +5,7 @@
 
 use frit_compiler::plan::memory::{Life, pack};
 use frit_compiler::plan::{DimId, Guard, Place, Plan, Program, Slot, SlotId};
-use frit_ir::ValueType;
-use frit_ir::onnx::HostValue;
+use frit_ir::{HostValue, ValueType};
 
 use super::memory::{Buffer, Pointers, Region};
 use crate::session::RunError;

@@ -1,8 +1,7 @@
 //! Ops on host lists.
 
 use frit_compiler::plan::{Place, SequenceOp, SlotId};
-use frit_ir::onnx::HostValue;
-use frit_ir::{Tensor, ValueType};
+use frit_ir::{HostValue, Tensor, ValueType};
 
 use super::memory::Region;
 use super::{At, Run};

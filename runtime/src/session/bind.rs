@@ -1,8 +1,7 @@
 //! Inputs of a caller to the inputs of a program: kinds, types, ranks, lengths; extents are the frame's business.
 
 use frit_compiler::plan::{Place, Port, Program};
-use frit_ir::onnx::HostValue;
-use frit_ir::{DType, Tensor, ValueType};
+use frit_ir::{DType, HostValue, MapKey, Tensor, ValueType};
 
 use super::{InputRef, RunError, TensorView};
 use crate::executor::memory::Region;
@@ -96,11 +95,12 @@ fn is_of(value: &HostValue, ty: &ValueType) -> bool {
         (HostValue::Optional(inner), ValueType::Optional(element)) => {
             inner.as_ref().is_none_or(|inner| is_of(inner, element))
         }
-        (HostValue::Map(keys, values), ValueType::Map(key, element)) => {
-            keys.dtype() == *key && values.iter().all(|v| is_of(v, element))
-        }
+        (HostValue::Map(entries), ValueType::Map(key, element)) => entries.iter().all(|(k, v)| {
+            let text = matches!(k, MapKey::Str(_));
+            text == (*key == DType::Str) && is_of(v, element)
+        }),
         (
-            HostValue::Tensor(_) | HostValue::Sequence(_) | HostValue::Optional(_) | HostValue::Map(..),
+            HostValue::Tensor(_) | HostValue::Sequence(_) | HostValue::Optional(_) | HostValue::Map(_),
             ValueType::Tensor(_)
             | ValueType::Sequence(_)
             | ValueType::Optional(_)
@@ -120,6 +120,6 @@ fn kind(input: InputRef<'_>) -> String {
             _ => format!("a sequence of {} values", items.len()),
         },
         InputRef::Host(HostValue::Optional(_)) => "an optional".to_owned(),
-        InputRef::Host(HostValue::Map(..)) => "a map".to_owned(),
+        InputRef::Host(HostValue::Map(_)) => "a map".to_owned(),
     }
 }

@@ -1,7 +1,6 @@
 //! What one thread keeps to run a model: frames, scratch memory, the shapes of outputs.
 
-use frit_ir::onnx::HostValue;
-use frit_ir::{DType, Tensor, ValueType};
+use frit_ir::{DType, HostValue, Tensor, ValueType};
 
 use super::bind::{bind, missing};
 use super::{DEFAULT_MEMORY_LIMIT, InputRef, Model, Profile, RunError, StepTime, TensorView};

@@ -24,8 +24,7 @@ use std::sync::Arc;
 
 use frit_compiler::cpu::exec::ExecutableCode;
 use frit_compiler::plan::{OpCounts, Plan, Port, Program, ProgramId};
-use frit_ir::onnx::HostValue;
-use frit_ir::{DType, Tensor};
+use frit_ir::{DType, HostValue, Tensor};
 
 pub use context::{Context, Output};
 pub use error::RunError;
