@@ -13,6 +13,8 @@
 //! What never happens here: the compiler sees no ONNX, starts no thread and calls no library; a plan is data.
 
 pub mod cpu;
+#[cfg(feature = "jit")]
+pub mod driver;
 pub mod kernel;
 pub mod lower;
 pub mod plan;

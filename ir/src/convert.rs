@@ -19,3 +19,19 @@ pub fn scalar(dtype: DType, value: f64) -> Option<Tensor> {
     };
     Tensor::from_bytes(dtype, &[], &bytes).ok()
 }
+
+/// Elements of a floating-point tensor as f64, each exactly; `None` for other types.
+pub fn to_f64s(tensor: &Tensor) -> Option<Vec<f64>> {
+    let dtype = tensor.dtype();
+    let values = match dtype {
+        DType::F32 => tensor.to_vec::<f32>().into_iter().map(f64::from).collect(),
+        DType::F64 => tensor.to_vec::<f64>(),
+        DType::F16 => tensor.to_vec::<u16>().into_iter().map(|bits| f16::from_bits(bits).to_f64()).collect(),
+        DType::BF16 => tensor.to_vec::<u16>().into_iter().map(|bits| bf16::from_bits(bits).to_f64()).collect(),
+        _ if dtype.is_float() => {
+            tensor.bytes().iter().map(|code| crate::minifloat::decode(dtype, *code).unwrap_or(f64::NAN)).collect()
+        }
+        _ => return None,
+    };
+    Some(values)
+}

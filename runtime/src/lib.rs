@@ -3,6 +3,21 @@
 //! - [`pool`] the process-wide threads that run tiles.
 //! - [`library`] matrix products, convolutions, sorting: what is called rather than generated.
 //! - [`data`] arrays in files: .npy and .npz.
+//! - [`session`] compiled models, contexts that run them; `executor` walks the steps.
+//! - [`load`] files to modules. With the feature `jit`: `compile` modules to models, `verify` ONNX test cases.
+
+#[cfg(feature = "jit")]
+pub mod compile;
 pub mod data;
+mod executor;
 pub mod library;
+pub mod load;
 pub mod pool;
+pub mod session;
+#[cfg(feature = "jit")]
+pub mod verify;
+
+#[cfg(feature = "jit")]
+pub use compile::{CompileOptions, Compiled, Runner};
+pub use load::{LoadError, load_module};
+pub use session::{Context, InputRef, Model, ModelError, Output, RunError, TensorView};

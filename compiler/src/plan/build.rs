@@ -233,7 +233,9 @@ impl PlanBuilder<'_, '_, '_> {
         let mut slots = Slots::new();
         for (i, value) in function.input_values().enumerate() {
             let ty = function.ty(value);
-            let slot = b.slot_at(ty, if ty.tensor().is_some() { Place::Input(i as u32) } else { Place::Host });
+            // Strings and sequences live on the host, a caller's too.
+            let in_memory = ty.tensor().is_some_and(|t| t.dtype != DType::Str);
+            let slot = b.slot_at(ty, if in_memory { Place::Input(i as u32) } else { Place::Host });
             slots.insert(value, slot);
             let name = match function.op(value) {
                 Op::Input { name, .. } => name.clone(),

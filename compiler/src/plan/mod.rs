@@ -15,6 +15,7 @@
 //! lives overlap do not overlap in memory; P3 every extent a step uses is bound before it.
 
 pub mod build;
+mod check;
 pub mod memory;
 
 use std::fmt;

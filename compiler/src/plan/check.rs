@@ -1,0 +1,243 @@
+//! Whether a plan's numbers point somewhere: what a runtime relies on before it follows them.
+//!
+//! A plan may come from a file. [`Plan::check`] is called once when a model is made; afterwards every slot, extent,
+//! symbol, constant, kernel and program that a step names exists, aliases lead to earlier slots, programs call earlier
+//! programs only (so that no run recurses), and code entries lie inside the code.
+
+use frit_ir::ValueType;
+
+use super::{DimId, Guard, LibraryCall, Place, Plan, Program, SlotId, Step};
+
+/// What is wrong, in words.
+type Checked = Result<(), String>;
+
+fn ensure(holds: bool, what: impl FnOnce() -> String) -> Checked {
+    if holds { Ok(()) } else { Err(what()) }
+}
+
+impl Plan {
+    /// Checks every reference; the text says which one leads nowhere.
+    ///
+    /// # Errors
+    /// A description of the first bad reference.
+    pub fn check(&self) -> Checked {
+        for (name, id) in &self.entries {
+            ensure(id.index() < self.programs.len(), || format!("entry `{name}` has no program"))?;
+        }
+        for kernel in &self.kernels {
+            for phase in &kernel.phases {
+                let entry = kernel.code.checked_add(phase.entry);
+                ensure(entry.is_some_and(|e| e < self.code.len()), || {
+                    format!("kernel `{}` begins outside of the code", kernel.name)
+                })?;
+            }
+        }
+        for (index, program) in self.programs.iter().enumerate() {
+            let checker = Checker { plan: self, program, index };
+            checker.program().map_err(|what| format!("program `{}`: {what}", program.name))?;
+        }
+        Ok(())
+    }
+}
+
+struct Checker<'p> {
+    plan: &'p Plan,
+    program: &'p Program,
+    index: usize,
+}
+
+impl Checker<'_> {
+    fn program(&self) -> Checked {
+        let Program { inputs, outputs, symbols, binds, guards, dims, slots, steps, donations, .. } = self.program;
+        for (i, slot) in slots.iter().enumerate() {
+            self.slot_is_sound(i, slot)?;
+        }
+        for port in inputs.iter().chain(outputs) {
+            self.slot(port.slot)?;
+            ensure(port.ty == slots[port.slot.index()].ty, || format!("`{}` and its slot differ in type", port.name))?;
+        }
+        for bind in binds {
+            ensure((bind.symbol as usize) < symbols.len(), || format!("symbol {} does not exist", bind.symbol))?;
+            self.input_axis(bind.input, bind.axis)?;
+        }
+        for guard in guards {
+            match guard {
+                Guard::Extent { input, axis, dim } => {
+                    self.input_axis(*input, *axis)?;
+                    self.dim(*dim)?;
+                }
+                Guard::Value { input, constant } => {
+                    ensure((*input as usize) < inputs.len(), || format!("input {input} does not exist"))?;
+                    self.constant(constant.index())?;
+                }
+                Guard::Equal { left, right, .. } => self.dims([left, right])?,
+                Guard::Broadcast { from, to, .. } => self.dims([from, to])?,
+            }
+        }
+        for dim in dims {
+            let mut known = true;
+            dim.visit_symbols(&mut |s| known &= symbols.contains(s));
+            ensure(known, || format!("extent {dim} has a symbol that is not declared"))?;
+        }
+        for (input, output) in donations {
+            ensure(*input < inputs.len() && *output < outputs.len(), || "a donation leads nowhere".to_owned())?;
+        }
+        steps.iter().try_for_each(|step| self.step(step))
+    }
+
+    fn slot_is_sound(&self, index: usize, slot: &super::Slot) -> Checked {
+        self.dims(&slot.dims)?;
+        let rank = slot.ty.tensor().map_or(0, |t| t.rank());
+        ensure(slot.dims.len() == rank, || format!("slot {index} has {} extents for {}", slot.dims.len(), slot.ty))?;
+        match &slot.place {
+            Place::Input(i) => {
+                ensure((*i as usize) < self.program.inputs.len(), || format!("slot {index}: no input {i}"))
+            }
+            Place::Constant(id) => {
+                self.constant(id.index())?;
+                let value = &self.plan.constants[id.index()].value;
+                let fits = matches!(&slot.ty, ValueType::Tensor(t) if t.dtype == value.dtype()
+                    && t.known_dims().as_deref() == Some(value.shape()));
+                ensure(fits, || format!("slot {index} is {}, its constant is not", slot.ty))
+            }
+            Place::Alias(of) => ensure(of.index() < index, || format!("slot {index} is an alias of a later one")),
+            Place::Arena { .. } | Place::Late | Place::Host => Ok(()),
+        }
+    }
+
+    fn constant(&self, index: usize) -> Checked {
+        ensure(index < self.plan.constants.len(), || format!("constant {index} does not exist"))
+    }
+
+    fn slot(&self, slot: SlotId) -> Checked {
+        ensure(slot.index() < self.program.slots.len(), || format!("slot {} does not exist", slot.0))
+    }
+
+    fn slots<'s>(&self, slots: impl IntoIterator<Item = &'s SlotId>) -> Checked {
+        slots.into_iter().try_for_each(|s| self.slot(*s))
+    }
+
+    fn dim(&self, dim: DimId) -> Checked {
+        ensure(dim.index() < self.program.dims.len(), || format!("extent {} does not exist", dim.0))
+    }
+
+    fn dims<'d>(&self, dims: impl IntoIterator<Item = &'d DimId>) -> Checked {
+        dims.into_iter().try_for_each(|d| self.dim(*d))
+    }
+
+    fn symbol(&self, symbol: u32) -> Checked {
+        ensure((symbol as usize) < self.program.symbols.len(), || format!("symbol {symbol} does not exist"))
+    }
+
+    fn input_axis(&self, input: u32, axis: u32) -> Checked {
+        let ty = self.program.inputs.get(input as usize).and_then(|p| p.ty.tensor());
+        ensure(ty.is_some_and(|t| (axis as usize) < t.rank()), || format!("input {input} has no axis {axis}"))
+    }
+
+    fn callee(&self, id: super::ProgramId, arguments: usize, results: usize) -> Checked {
+        ensure(id.index() < self.index, || format!("calls program {}, which is not an earlier one", id.0))?;
+        let callee = &self.plan.programs[id.index()];
+        ensure(callee.inputs.len() == arguments && callee.outputs.len() == results, || {
+            let (inputs, outputs) = (callee.inputs.len(), callee.outputs.len());
+            format!("`{}` takes {inputs} and gives {outputs}, called with {arguments} for {results}", callee.name)
+        })
+    }
+
+    fn step(&self, step: &Step) -> Checked {
+        match step {
+            Step::Kernel { kernel, arguments, dims, phases } => {
+                let Some(code) = self.plan.kernels.get(kernel.index()) else {
+                    return Err(format!("kernel {} does not exist", kernel.0));
+                };
+                ensure(code.phases.len() == phases.len(), || {
+                    format!("kernel `{}` has {} phases, not {}", code.name, code.phases.len(), phases.len())
+                })?;
+                self.slots(arguments)?;
+                self.dims(dims.iter().chain(phases))
+            }
+            Step::Library { call, operands, results, .. } => {
+                self.slots(operands.iter().chain(results))?;
+                let counts = match call {
+                    LibraryCall::MatMul { batch, m, n, k, .. } => {
+                        self.dims(batch.iter().chain([m, n, k]))?;
+                        (2, 1)
+                    }
+                    LibraryCall::Conv { .. } | LibraryCall::ConvTranspose { .. } => (2, 1),
+                    LibraryCall::Sort { .. } => (1, 2),
+                };
+                ensure((operands.len(), results.len()) == counts, || {
+                    format!("{} has {} operands and {} results", call.name(), operands.len(), results.len())
+                })
+            }
+            Step::Compact { mask, result, symbol } => {
+                self.slots([mask, result])?;
+                self.symbol(*symbol)
+            }
+            Step::If { condition, then, otherwise, arguments, results, binds, .. } => {
+                self.slots(arguments.iter().chain(results).chain([condition]))?;
+                self.callee(*then, arguments.len(), results.len())?;
+                self.callee(*otherwise, arguments.len(), results.len())?;
+                binds.iter().try_for_each(|bind| {
+                    self.symbol(bind.symbol)?;
+                    let slot = results.get(bind.input as usize).map(|s| &self.program.slots[s.index()]);
+                    ensure(slot.is_some_and(|s| (bind.axis as usize) < s.dims.len()), || {
+                        format!("result {} has no axis {}", bind.input, bind.axis)
+                    })
+                })
+            }
+            Step::Loop { trip, condition, body, arguments, carried, results, trips, .. } => {
+                self.slots(arguments.iter().chain(results).chain([trip, condition]))?;
+                self.callee(*body, arguments.len() + 2, results.len() + 1)?;
+                let carried = *carried as usize;
+                ensure(carried <= arguments.len() && carried <= results.len(), || {
+                    format!("a loop carries {carried} of {} values", arguments.len())
+                })?;
+                trips.map_or(Ok(()), |s| self.symbol(s))
+            }
+            Step::Call { program, arguments, results, .. } => {
+                self.slots(arguments.iter().chain(results))?;
+                self.callee(*program, arguments.len(), results.len())
+            }
+            Step::Assert { condition, .. } => self.slot(*condition),
+            Step::Sequence { operands, result, .. } => self.slots(operands.iter().chain([result])),
+            Step::Copy { from, to } => self.slots([from, to]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use frit_ir::{DType, TensorType};
+
+    use super::super::{Port, ProgramId, Slot};
+    use super::*;
+
+    fn passing() -> Plan {
+        let ty: ValueType = TensorType::scalar(DType::F32).into();
+        let slot = Slot { ty: ty.clone(), dims: Vec::new(), place: Place::Input(0) };
+        let port = Port { name: "x".to_owned(), ty, slot: SlotId(0) };
+        let program = Program { inputs: vec![port], slots: vec![slot], ..Program::default() };
+        Plan { programs: vec![program], entries: vec![("infer".to_owned(), ProgramId(0))], ..Plan::default() }
+    }
+
+    #[test]
+    fn bad_references_are_found() {
+        assert_eq!(passing().check(), Ok(()));
+        let mut plan = passing();
+        plan.entries[0].1 = ProgramId(1);
+        assert!(plan.check().is_err());
+        let mut plan = passing();
+        plan.programs[0].slots[0].place = Place::Alias(SlotId(0));
+        assert!(plan.check().is_err());
+        let mut plan = passing();
+        let call = Step::Call {
+            program: ProgramId(0),
+            arguments: vec![SlotId(0)],
+            results: Vec::new(),
+            origin: String::new(),
+        };
+        plan.programs[0].steps.push(call);
+        let error = plan.check().expect_err("it calls itself");
+        assert!(error.contains("not an earlier one"), "{error}");
+    }
+}

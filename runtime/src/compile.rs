@@ -1,0 +1,165 @@
+//! Modules to models, and a runner that compiles for the inputs it meets.
+//!
+//! Most models compile once. Some compute shapes from the values of inputs; those are compiled with the values fixed,
+//! and a guard of the plan refuses other values. A [`Runner`] keeps a few such models and compiles another when none
+//! fits.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use frit_compiler::driver::{self, CompileError, Times};
+use frit_compiler::plan::build::KernelSource;
+use frit_ir::{HostValue, Module, Op, Tensor};
+use frit_passes::legalize::LegalizeError;
+use frit_passes::manager::{PassError, Report};
+
+pub use frit_compiler::driver::Options as CompileOptions;
+
+use crate::load::{LoadError, load_module};
+use crate::session::{InputRef, Model, RunError};
+
+/// A model and how it came about.
+#[derive(Debug)]
+pub struct Compiled {
+    /// Ready to run.
+    pub model: Model,
+    /// The module after all passes.
+    pub module: Module,
+    /// Every kernel's source.
+    pub kernels: Vec<KernelSource>,
+    /// What passes did.
+    pub report: Report,
+    /// What was not done, and why.
+    pub remarks: Vec<String>,
+    /// What stages took.
+    pub times: Times,
+    /// Inputs that must keep the values that it was compiled for.
+    pub fixed: HashMap<String, Tensor>,
+}
+
+impl Model {
+    /// Compiles a module.
+    ///
+    /// # Errors
+    /// What a stage refuses; [`LoadError::NeedsValues`] when shapes depend on values of inputs.
+    pub fn compile(module: Module, options: &CompileOptions) -> Result<Compiled, LoadError> {
+        let compiled = driver::compile(module, options).map_err(|error| match error {
+            CompileError::Pass(PassError::Legalize(LegalizeError::NeedsValues { inputs, node })) => {
+                LoadError::NeedsValues { inputs, node }
+            }
+            other => LoadError::Compile(other),
+        })?;
+        Ok(Compiled {
+            model: Model::new(compiled.plan)?,
+            module: compiled.module,
+            kernels: compiled.kernels,
+            report: compiled.report,
+            remarks: compiled.remarks,
+            times: compiled.times,
+            fixed: options.fixed.clone(),
+        })
+    }
+
+    /// Compiles a module for given inputs: those whose values shapes depend on are fixed.
+    ///
+    /// # Errors
+    /// As [`Model::compile`]; [`LoadError::NeedsValues`] when a value that is needed is not given.
+    pub fn compile_for(
+        module: &Module,
+        inputs: &[(&str, &HostValue)],
+        options: &CompileOptions,
+    ) -> Result<Compiled, LoadError> {
+        let mut options = options.clone();
+        loop {
+            let error = match Model::compile(module.clone(), &options) {
+                Err(LoadError::NeedsValues { inputs, node }) => LoadError::NeedsValues { inputs, node },
+                other => return other,
+            };
+            let LoadError::NeedsValues { inputs: needed, .. } = &error else { return Err(error) };
+            let before = options.fixed.len();
+            for name in needed {
+                if let Some((_, HostValue::Tensor(value))) = inputs.iter().find(|(given, _)| given == name) {
+                    options.fixed.insert(name.clone(), value.clone());
+                }
+            }
+            // Every round fixes another input, so this ends.
+            if options.fixed.len() == before {
+                return Err(error);
+            }
+        }
+    }
+
+    /// Reads and compiles a file with default options.
+    ///
+    /// # Errors
+    /// As [`load_module`] and [`Model::compile`].
+    pub fn load(path: impl AsRef<Path>) -> Result<Model, LoadError> {
+        Ok(Model::compile(load_module(path.as_ref())?, &CompileOptions::default())?.model)
+    }
+}
+
+/// Models that a runner keeps.
+const KEPT: usize = 4;
+
+/// Runs a module with whatever inputs come, compiling as often as their values demand.
+#[derive(Debug)]
+pub struct Runner {
+    module: Module,
+    options: CompileOptions,
+    /// Latest first.
+    compiled: Vec<Compiled>,
+}
+
+impl Runner {
+    /// A runner that has compiled nothing yet.
+    pub fn new(module: Module, options: CompileOptions) -> Runner {
+        Runner { module, options, compiled: Vec::new() }
+    }
+
+    /// Names of the inputs of the function that it runs.
+    pub fn input_names(&self) -> Vec<String> {
+        let Some(function) = self.module.entry() else { return Vec::new() };
+        let name = |v| match function.op(v) {
+            Op::Input { name, .. } => name.clone(),
+            _ => String::new(),
+        };
+        function.input_values().map(name).collect()
+    }
+
+    /// The model for these inputs: one that is there, or a new one.
+    ///
+    /// # Errors
+    /// As [`Model::compile_for`].
+    pub fn model(&mut self, inputs: &[(&str, &HostValue)]) -> Result<&Compiled, LoadError> {
+        let fits = |c: &Compiled| {
+            c.fixed.iter().all(|(name, value)| {
+                inputs.iter().any(|(given, v)| given == name && v.tensor().is_some_and(|t| t == value))
+            })
+        };
+        match self.compiled.iter().position(fits) {
+            Some(at) => {
+                let found = self.compiled.remove(at);
+                self.compiled.insert(0, found);
+            }
+            None => {
+                let new = Model::compile_for(&self.module, inputs, &self.options)?;
+                self.compiled.truncate(KEPT - 1);
+                self.compiled.insert(0, new);
+            }
+        }
+        self.compiled.first().ok_or_else(|| RunError::Internal("no model".to_owned()).into())
+    }
+
+    /// Runs once, named values in, named values out.
+    ///
+    /// # Errors
+    /// As [`Runner::model`] and [`crate::Context::run`].
+    pub fn run(&mut self, inputs: &[(&str, &HostValue)]) -> Result<Vec<(String, HostValue)>, LoadError> {
+        let model = &self.model(inputs)?.model;
+        let mut context = model.context();
+        let named: Vec<(&str, InputRef<'_>)> = inputs.iter().map(|(name, value)| (*name, (*value).into())).collect();
+        context.run_named(&named)?;
+        let outputs = model.outputs().iter().enumerate();
+        outputs.map(|(i, port)| Ok((port.name.clone(), context.output(i)?.to_host()?))).collect()
+    }
+}

@@ -1,0 +1,335 @@
+//! What one program keeps between runs: extents, where its values lie, and the memory for them.
+//!
+//! In: input shapes and regions. Out: every extent evaluated, guards checked, arena slots placed. A frame is reused: with
+//! the extents of the run before, nothing is evaluated, packed or allocated again.
+
+use frit_compiler::plan::memory::{Life, pack};
+use frit_compiler::plan::{DimId, Guard, Place, Plan, Program, Slot, SlotId};
+use frit_ir::{HostValue, ValueType};
+
+use super::memory::{Buffer, Pointers, Region};
+use crate::session::RunError;
+
+/// What is known of a program before it runs.
+pub(crate) struct Facts {
+    /// The slot whose memory each slot is.
+    roots: Vec<SlotId>,
+    /// Whether steps bind symbols: then extents start unknown in every run.
+    late: bool,
+    /// Arena slots.
+    arena: Vec<SlotId>,
+}
+
+impl Facts {
+    pub(crate) fn of(program: &Program) -> Facts {
+        let bound = |symbol: usize| program.binds.iter().any(|b| b.symbol as usize == symbol);
+        let slots = || (0..program.slots.len() as u32).map(SlotId);
+        Facts {
+            roots: slots().map(|s| program.root(s)).collect(),
+            late: (0..program.symbols.len()).any(|s| !bound(s)),
+            arena: slots().filter(|s| matches!(program.slots[s.index()].place, Place::Arena { .. })).collect(),
+        }
+    }
+
+    /// The slot whose memory a slot is.
+    pub(crate) fn root(&self, slot: SlotId) -> usize {
+        self.roots[slot.index()].index()
+    }
+}
+
+/// The state of one program. Tables over slots are indexed by root slots.
+#[derive(Default)]
+pub(crate) struct Frame {
+    /// Extents of each input.
+    pub(crate) shapes: Vec<Vec<i64>>,
+    /// Memory for inputs that don't lie as they should, and for small values that the executor hands in.
+    pub(crate) staging: Vec<Buffer>,
+    /// Where values lie.
+    pub(crate) regions: Vec<Region>,
+    /// Host values.
+    pub(crate) host: Vec<Option<HostValue>>,
+    /// Start of each argument of the kernel at hand.
+    pub(crate) pointers: Pointers,
+    /// Dims of the kernel at hand.
+    pub(crate) kernel_dims: Vec<i64>,
+    symbols: Vec<Option<i64>>,
+    dims: Vec<Option<i64>>,
+    /// Guards that have held in this run.
+    held: Vec<bool>,
+    lives: Vec<Life>,
+    offsets: Vec<usize>,
+    arena: Buffer,
+    late: Vec<Buffer>,
+    ready: Vec<bool>,
+    /// Whether extents and places are those of `symbols`.
+    settled: bool,
+}
+
+impl Frame {
+    /// Makes the tables as long as the program's.
+    pub(crate) fn fit(&mut self, program: &Program) {
+        self.shapes.resize_with(program.inputs.len(), Vec::new);
+        self.staging.resize_with(program.inputs.len(), Buffer::default);
+        self.regions.resize_with(program.slots.len(), Region::default);
+        self.host.resize_with(program.slots.len(), || None);
+        self.late.resize_with(program.slots.len(), Buffer::default);
+        self.ready.resize(program.slots.len(), false);
+        self.held.resize(program.guards.len(), false);
+        self.symbols.resize(program.symbols.len(), None);
+    }
+
+    /// Starts a run: inputs are bound (regions, shapes, host values); binds symbols, checks guards, places slots.
+    pub(crate) fn begin(
+        &mut self,
+        plan: &Plan,
+        program: &Program,
+        facts: &Facts,
+        limit: usize,
+    ) -> Result<(), RunError> {
+        let mut changed = !self.settled;
+        for bind in &program.binds {
+            let extent = self.shapes[bind.input as usize].get(bind.axis as usize).copied();
+            let symbol = &mut self.symbols[bind.symbol as usize];
+            changed |= *symbol != extent;
+            *symbol = extent;
+        }
+        if facts.late {
+            for (i, symbol) in self.symbols.iter_mut().enumerate() {
+                if !program.binds.iter().any(|b| b.symbol as usize == i) {
+                    *symbol = None;
+                }
+            }
+        }
+        self.ready.fill(false);
+        self.held.fill(false);
+        if changed || facts.late {
+            self.settled = false;
+            program.evaluate(&self.symbols, &mut self.dims);
+        }
+        self.check_guards(plan, program)?;
+        if changed {
+            self.place(program, facts, limit)?;
+            self.settled = true;
+        }
+        for (i, slot) in program.slots.iter().enumerate() {
+            if let Place::Constant(id) = slot.place {
+                self.regions[i] = Region::read_only(plan.constants[id.index()].value.bytes());
+            }
+        }
+        for (slot, (offset, life)) in facts.arena.iter().zip(self.offsets.iter().zip(&self.lives)) {
+            let region = self.arena.region(*offset, life.bytes);
+            self.regions[slot.index()] = region.ok_or_else(|| RunError::Internal("a slot outside the arena".into()))?;
+        }
+        Ok(())
+    }
+
+    /// Gives arena slots their places.
+    fn place(&mut self, program: &Program, facts: &Facts, limit: usize) -> Result<(), RunError> {
+        self.lives.clear();
+        for slot in &facts.arena {
+            let Slot { place, .. } = &program.slots[slot.index()];
+            let Place::Arena { first, last } = *place else { continue };
+            // A slot that no step touches has no life and takes no memory.
+            let bytes = if first <= last { self.size(program, *slot, limit)? } else { 0 };
+            self.lives.push(Life { bytes, first, last });
+        }
+        let what = || format!("the arena of `{}`", program.name);
+        let total = pack(&self.lives, &mut self.offsets);
+        reserve(&mut self.arena, total.unwrap_or(usize::MAX), limit, what)
+    }
+
+    /// Bytes of a slot.
+    fn size(&self, program: &Program, slot: SlotId, limit: usize) -> Result<usize, RunError> {
+        let Slot { ty, dims, .. } = &program.slots[slot.index()];
+        let ValueType::Tensor(ty) = ty else { return Ok(0) };
+        let mut numel = Some(1usize);
+        let mut empty = false;
+        for dim in dims {
+            let extent = self.extent(program, *dim)?;
+            empty |= extent == 0;
+            numel = numel.and_then(|n| n.checked_mul(extent));
+        }
+        let bytes = if empty { Some(0) } else { numel.and_then(|n| n.checked_mul(ty.dtype.size())) };
+        match bytes {
+            Some(bytes) if bytes <= limit => Ok(bytes),
+            _ => {
+                let what = format!("a value {ty} of `{}`", program.name);
+                Err(RunError::Limit { what, bytes: bytes.unwrap_or(usize::MAX), limit })
+            }
+        }
+    }
+
+    /// The value of an extent, which must be bound and not negative.
+    pub(crate) fn extent(&self, program: &Program, dim: DimId) -> Result<usize, RunError> {
+        let value = self.dim(program, dim)?;
+        usize::try_from(value).map_err(|_| RunError::Shape {
+            origin: program.name.clone(),
+            message: format!("the extent {} is {value} for these inputs", program.dims[dim.index()]),
+        })
+    }
+
+    /// The value of an entry of the table of extents.
+    pub(crate) fn dim(&self, program: &Program, dim: DimId) -> Result<i64, RunError> {
+        self.dims.get(dim.index()).copied().flatten().ok_or_else(|| RunError::Shape {
+            origin: program.name.clone(),
+            message: format!("the extent {} can't be computed for these inputs", program.dims[dim.index()]),
+        })
+    }
+
+    /// The extents of a slot, into a list that is reused.
+    pub(crate) fn shape_into<T: TryFrom<i64>>(
+        &self,
+        program: &Program,
+        slot: SlotId,
+        out: &mut Vec<T>,
+    ) -> Result<(), RunError> {
+        out.clear();
+        for dim in &program.slots[slot.index()].dims {
+            let value = self.dim(program, *dim)?;
+            out.push(T::try_from(value).map_err(|_| RunError::Internal(format!("the extent {value} is negative")))?);
+        }
+        Ok(())
+    }
+
+    /// Binds a symbol that a step has found.
+    pub(crate) fn bind(&mut self, plan: &Plan, program: &Program, symbol: u32, value: i64) -> Result<(), RunError> {
+        let place = &mut self.symbols[symbol as usize];
+        match *place {
+            Some(known) if known != value => {
+                let name = program.symbols[symbol as usize].name();
+                let message = format!("the extent {name} is {known} and {value} at once");
+                Err(RunError::Shape { origin: program.name.clone(), message })
+            }
+            Some(_) => Ok(()),
+            None => {
+                *place = Some(value);
+                program.evaluate(&self.symbols, &mut self.dims);
+                self.check_guards(plan, program)
+            }
+        }
+    }
+
+    /// Makes sure that a slot which a step is about to touch has memory: late slots are sized when their extents are
+    /// bound.
+    pub(crate) fn prepare(
+        &mut self,
+        program: &Program,
+        facts: &Facts,
+        slot: SlotId,
+        limit: usize,
+    ) -> Result<Region, RunError> {
+        let root = facts.root(slot);
+        if program.slots[root].place == Place::Late && !self.ready[root] {
+            let bytes = self.size(program, SlotId(root as u32), limit)?;
+            self.grow_late(program, root, bytes, limit)?;
+        }
+        Ok(self.regions[root])
+    }
+
+    /// Gives a late slot exactly `bytes`; what it holds stays.
+    pub(crate) fn grow_late(
+        &mut self,
+        program: &Program,
+        root: usize,
+        bytes: usize,
+        limit: usize,
+    ) -> Result<(), RunError> {
+        let buffer = &mut self.late[root];
+        if bytes > buffer.len() {
+            // Doubling, so that a value that grows step by step is copied a few times only.
+            let wanted = bytes.max(buffer.len().saturating_mul(2)).min(limit.max(bytes));
+            reserve(buffer, wanted, limit, || format!("a value of `{}`", program.name))?;
+        }
+        let region = buffer.region(0, bytes);
+        self.regions[root] = region.ok_or_else(|| RunError::Internal("late memory is too small".into()))?;
+        self.ready[root] = true;
+        Ok(())
+    }
+
+    /// Checks the guards whose extents are known and that have not been checked in this run.
+    fn check_guards(&mut self, plan: &Plan, program: &Program) -> Result<(), RunError> {
+        for (i, guard) in program.guards.iter().enumerate() {
+            if !self.held[i] {
+                self.held[i] = self.guard_holds(plan, program, guard)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// False when an extent is not known yet.
+    fn guard_holds(&self, plan: &Plan, program: &Program, guard: &Guard) -> Result<bool, RunError> {
+        let value = |dim: &DimId| self.dims.get(dim.index()).copied().flatten();
+        let text = |dim: &DimId| &program.dims[dim.index()];
+        match guard {
+            Guard::Extent { input, axis, dim } => {
+                let Some(expected) = value(dim) else { return Ok(false) };
+                let found = self.shapes[*input as usize].get(*axis as usize).copied().unwrap_or(-1);
+                if found == expected {
+                    return Ok(true);
+                }
+                let expected = match text(dim).known() {
+                    Some(known) => known.to_string(),
+                    None => format!("{expected} ({})", text(dim)),
+                };
+                let name = program.inputs[*input as usize].name.clone();
+                Err(RunError::Extent { name, axis: *axis as usize, expected, found })
+            }
+            Guard::Value { input, constant } => {
+                let port = &program.inputs[*input as usize];
+                if self.regions[port.slot.index()].bytes() == plan.constants[constant.index()].value.bytes() {
+                    return Ok(true);
+                }
+                Err(RunError::Value { name: port.name.clone() })
+            }
+            Guard::Equal { left, right, origin } => match (value(left), value(right)) {
+                (Some(a), Some(b)) if a == b => Ok(true),
+                (Some(a), Some(b)) => {
+                    let message = format!("{} = {a} and {} = {b} must be equal", text(left), text(right));
+                    Err(RunError::Shape { origin: origin.clone(), message })
+                }
+                _ => Ok(false),
+            },
+            Guard::Broadcast { from, to, origin } => match (value(from), value(to)) {
+                (Some(a), Some(b)) if a == 1 || a == b => Ok(true),
+                (Some(a), Some(b)) => {
+                    let message = format!("an extent of {a} ({}) can't be broadcast to {b} ({})", text(from), text(to));
+                    Err(RunError::Shape { origin: origin.clone(), message })
+                }
+                _ => Ok(false),
+            },
+        }
+    }
+
+    /// The bytes of a root slot in this frame's own memory, after a run.
+    pub(crate) fn own_bytes(&self, program: &Program, facts: &Facts, root: usize) -> Option<&[u8]> {
+        let len = self.regions[root].len();
+        match program.slots[root].place {
+            Place::Arena { .. } => {
+                let at = facts.arena.iter().position(|s| s.index() == root)?;
+                let offset = *self.offsets.get(at)?;
+                self.arena.bytes().get(offset..offset.checked_add(len)?)
+            }
+            Place::Late => self.late[root].bytes().get(..len),
+            Place::Input(_) | Place::Constant(_) | Place::Alias(_) | Place::Host => None,
+        }
+    }
+
+    /// Bytes of memory that it holds.
+    pub(crate) fn memory(&self) -> usize {
+        let others = self.late.iter().chain(&self.staging).map(Buffer::len).sum::<usize>();
+        self.arena.len() + others
+    }
+}
+
+/// Makes room, within the limit.
+pub(crate) fn reserve(
+    buffer: &mut Buffer,
+    bytes: usize,
+    limit: usize,
+    what: impl Fn() -> String,
+) -> Result<(), RunError> {
+    if bytes > limit {
+        return Err(RunError::Limit { what: what(), bytes, limit });
+    }
+    buffer.reserve(bytes).map_err(|_| RunError::Limit { what: what(), bytes, limit: buffer.len() })
+}

@@ -1,0 +1,70 @@
+//! Files to modules: ONNX models, native texts, ONNX test-case folders.
+
+use std::path::{Path, PathBuf};
+
+use frit_ir::onnx::OnnxError;
+use frit_ir::text::TextError;
+use frit_ir::{Module, onnx, text};
+
+use crate::session::{ModelError, RunError};
+
+/// Why a model can't be loaded or compiled.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// Not an ONNX model, or one that frit does not support.
+    #[error("{path}: {source}")]
+    Onnx {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: OnnxError,
+    },
+    /// Not a text of a module.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// A file of no known kind.
+    #[error("{path}: not a model; give a .onnx, .frit or .fritc file or an ONNX test-case folder")]
+    Unknown {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It can't be compiled.
+    #[cfg(feature = "jit")]
+    #[error(transparent)]
+    Compile(#[from] frit_compiler::driver::CompileError),
+    /// Shapes depend on the values of inputs.
+    #[error(
+        "the values of {} are needed to compile (node `{node}`); compile for given inputs, or run with them",
+        quoted(inputs)
+    )]
+    NeedsValues {
+        /// The inputs.
+        inputs: Vec<String>,
+        /// The first node that needs one.
+        node: String,
+    },
+    /// The plan can't be made ready.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// It can't be run.
+    #[error(transparent)]
+    Run(#[from] RunError),
+}
+
+fn quoted(names: &[String]) -> String {
+    let names: Vec<String> = names.iter().map(|n| format!("input `{n}`")).collect();
+    names.join(", ")
+}
+
+/// Reads a module: `.onnx`, `.frit`, or a folder that holds `model.onnx`.
+///
+/// # Errors
+/// A file that can't be read, is damaged, or holds what frit does not support.
+pub fn load_module(path: &Path) -> Result<Module, LoadError> {
+    let path = if path.is_dir() { path.join("model.onnx") } else { path.to_owned() };
+    match path.extension().and_then(|e| e.to_str()) {
+        Some("onnx") => onnx::load(&path).map_err(|source| LoadError::Onnx { path, source }),
+        Some("frit") => Ok(text::read_file(&path)?),
+        _ => Err(LoadError::Unknown { path }),
+    }
+}

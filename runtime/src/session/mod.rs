@@ -1,0 +1,241 @@
+//! Compiled models and what runs them.
+//!
+//! ```text
+//!  Plan --[Model::new]--> Model   shared, any number of threads: plan, constants, code placed once
+//!                           |
+//!                      [Model::context]
+//!                           v
+//!                        Context  one a thread: extents, arena, scratch; run, read outputs, run again
+//! ```
+//!
+//! [`Model::run`] is the call for those who run once; a [`Context`] allocates nothing after the first run with the same
+//! shapes. Inputs are borrowed bytes with a shape ([`TensorView`]) or host values; a mismatch is a [`RunError`] that
+//! names the input, the axis, what was expected and found.
+
+mod bind;
+mod context;
+mod error;
+mod profile;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::sync::Arc;
+
+use frit_compiler::cpu::exec::ExecutableCode;
+use frit_compiler::plan::{OpCounts, Plan, Port, Program, ProgramId};
+use frit_ir::{DType, HostValue, Tensor};
+
+pub use context::{Context, Output};
+pub use error::RunError;
+pub use profile::{Profile, StepTime};
+
+use crate::executor::Facts;
+use crate::pool::Pool;
+
+/// Most bytes that one buffer of a run may take, unless [`Context::set_memory_limit`] says otherwise.
+pub const DEFAULT_MEMORY_LIMIT: usize = 1 << 40;
+
+/// A dense, row-major tensor in someone else's memory.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TensorView<'a> {
+    /// Element type.
+    pub dtype: DType,
+    /// Extents, outermost first.
+    pub shape: &'a [usize],
+    /// Elements, little-endian, [`DType::size`] bytes each.
+    pub data: &'a [u8],
+}
+
+impl TensorView<'_> {
+    /// A copy with memory of its own.
+    ///
+    /// # Errors
+    /// Data whose length is not what shape and type take.
+    pub fn to_tensor(&self) -> Result<Tensor, frit_ir::TensorError> {
+        Tensor::from_bytes(self.dtype, self.shape, self.data)
+    }
+}
+
+impl<'a> From<&'a Tensor> for TensorView<'a> {
+    fn from(tensor: &'a Tensor) -> Self {
+        TensorView { dtype: tensor.dtype(), shape: tensor.shape(), data: tensor.bytes() }
+    }
+}
+
+/// A value bound to an input.
+#[derive(Clone, Copy, Debug)]
+pub enum InputRef<'a> {
+    /// A tensor.
+    Tensor(TensorView<'a>),
+    /// A host value: a sequence, a string tensor, or a tensor.
+    Host(&'a HostValue),
+}
+
+impl<'a> From<TensorView<'a>> for InputRef<'a> {
+    fn from(view: TensorView<'a>) -> Self {
+        InputRef::Tensor(view)
+    }
+}
+
+impl<'a> From<&'a Tensor> for InputRef<'a> {
+    fn from(tensor: &'a Tensor) -> Self {
+        InputRef::Tensor(tensor.into())
+    }
+}
+
+impl<'a> From<&'a HostValue> for InputRef<'a> {
+    fn from(value: &'a HostValue) -> Self {
+        InputRef::Host(value)
+    }
+}
+
+/// Why a plan can't be made ready to run.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The plan's numbers lead nowhere.
+    #[error("the plan is damaged: {0}; compile the model again")]
+    Plan(String),
+    /// The system gives no executable memory.
+    #[error("no executable memory for {bytes} bytes of code: {source}")]
+    Code {
+        /// How much code.
+        bytes: usize,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The module has no function to run.
+    #[error("the module has no function{}", name.as_ref().map(|n| format!(" `{n}`")).unwrap_or_default())]
+    NoEntry {
+        /// The function asked for.
+        name: Option<String>,
+    },
+}
+
+/// A compiled model, shared by clones. Many threads may run it at once, each with a [`Context`] of its own.
+#[derive(Clone)]
+pub struct Model {
+    data: Arc<ModelData>,
+    entry: ProgramId,
+    pool: Option<Arc<Pool>>,
+}
+
+/// What all runs of a model share.
+pub(crate) struct ModelData {
+    pub(crate) plan: Plan,
+    pub(crate) code: ExecutableCode,
+    /// One entry a program.
+    pub(crate) facts: Vec<Facts>,
+}
+
+impl Model {
+    /// Makes a plan ready: checks its references, places its code, aligns its constants. Runs `infer`, else the first
+    /// entry.
+    ///
+    /// The plan's code is run as it is: it must come from the code generator, or from a file that the caller trusts.
+    ///
+    /// # Errors
+    /// A plan that contradicts itself, no executable memory, no entry.
+    pub fn new(mut plan: Plan) -> Result<Model, ModelError> {
+        plan.check().map_err(ModelError::Plan)?;
+        for constant in &mut plan.constants {
+            let (dtype, shape) = (constant.value.dtype(), constant.value.shape());
+            let aligned = constant.value.bytes().as_ptr().addr().is_multiple_of(dtype.size().max(1));
+            if !aligned && let Ok(copy) = Tensor::from_bytes(dtype, shape, constant.value.bytes()) {
+                constant.value = copy;
+            }
+        }
+        let code = ExecutableCode::new(&plan.code)
+            .map_err(|source| ModelError::Code { bytes: plan.code.len(), source })?;
+        let entry = plan.entries.iter().find(|(name, _)| name == "infer").or_else(|| plan.entries.first());
+        let entry = entry.map(|(_, id)| *id).ok_or(ModelError::NoEntry { name: None })?;
+        let facts = plan.programs.iter().map(Facts::of).collect();
+        Ok(Model { data: Arc::new(ModelData { plan, code, facts }), entry, pool: None })
+    }
+
+    /// The same model, running another of its functions.
+    ///
+    /// # Errors
+    /// No function of that name.
+    pub fn function(&self, name: &str) -> Result<Model, ModelError> {
+        let found = self.data.plan.entries.iter().find(|(entry, _)| entry == name);
+        let (_, entry) = found.ok_or_else(|| ModelError::NoEntry { name: Some(name.to_owned()) })?;
+        Ok(Model { entry: *entry, ..self.clone() })
+    }
+
+    /// The same model on threads of its own instead of the process's.
+    pub fn with_pool(&self, pool: Arc<Pool>) -> Model {
+        Model { pool: Some(pool), ..self.clone() }
+    }
+
+    /// The plan that it runs.
+    pub fn plan(&self) -> &Plan {
+        &self.data.plan
+    }
+
+    /// The function that it runs.
+    pub fn program(&self) -> &Program {
+        &self.data.plan.programs[self.entry.index()]
+    }
+
+    /// What it takes.
+    pub fn inputs(&self) -> &[Port] {
+        &self.program().inputs
+    }
+
+    /// What it gives.
+    pub fn outputs(&self) -> &[Port] {
+        &self.program().outputs
+    }
+
+    /// How its ops run, in all programs.
+    pub fn ops(&self) -> OpCounts {
+        let mut sum = OpCounts::default();
+        self.data.plan.programs.iter().for_each(|p| sum += p.ops);
+        sum
+    }
+
+    /// What a thread needs to run it.
+    pub fn context(&self) -> Context {
+        Context::new(self)
+    }
+
+    /// Runs once: named tensors in, named tensors out.
+    ///
+    /// # Errors
+    /// Inputs that don't fit, or whatever the run meets.
+    pub fn run(&self, inputs: &[(&str, &Tensor)]) -> Result<Vec<(String, Tensor)>, RunError> {
+        let mut context = self.context();
+        let named: Vec<(&str, InputRef<'_>)> = inputs.iter().map(|(name, t)| (*name, (*t).into())).collect();
+        context.run_named(&named)?;
+        let outputs = self.outputs().iter().enumerate();
+        outputs
+            .map(|(i, port)| match context.output(i)?.to_host()? {
+                HostValue::Tensor(tensor) => Ok((port.name.clone(), tensor)),
+                _ => Err(RunError::Kind {
+                    name: port.name.clone(),
+                    expected: "a tensor".to_owned(),
+                    found: port.ty.to_string(),
+                }),
+            })
+            .collect()
+    }
+
+    pub(crate) fn data(&self) -> &ModelData {
+        &self.data
+    }
+
+    pub(crate) fn entry(&self) -> ProgramId {
+        self.entry
+    }
+
+    pub(crate) fn pool(&self) -> &Pool {
+        self.pool.as_deref().unwrap_or_else(|| Pool::global())
+    }
+}
+
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Model").field("source", &self.data.plan.source).field("entry", &self.program().name).finish()
+    }
+}

@@ -1,0 +1,344 @@
+//! Small modules through plan, code and executor; what runs refuse.
+#![cfg(feature = "jit")]
+
+use std::sync::Arc;
+
+use frit_compiler::cpu::{CodeGenerator, CodeOptions};
+use frit_compiler::plan::build::build;
+use frit_ir::builder::Builder;
+use frit_ir::{
+    BinaryOp, DType, Dim, Function, HostValue, Module, Numerics, Op, Origin, Tensor, TensorType, Value, ValueType,
+};
+
+use super::*;
+
+fn origin(name: &str) -> Origin {
+    Origin::named(name)
+}
+
+/// Plan and code of core ops, op by op.
+fn model(module: &Module) -> Model {
+    let options = CodeOptions::host().unwrap();
+    let mut generator = CodeGenerator::new(&options);
+    let mut generate = |kernel: &_, schedule: &_| {
+        generator.compile(kernel, schedule).map(|(code, _)| code).map_err(|e| e.to_string())
+    };
+    Model::new(build(module, Numerics::STRICT, &[], &mut generate).unwrap().plan).unwrap()
+}
+
+fn f32s(shape: &[usize], values: &[f32]) -> Tensor {
+    Tensor::f32(shape, values).unwrap()
+}
+
+fn numbers(shape: &[usize]) -> Tensor {
+    let n = shape.iter().product::<usize>();
+    f32s(shape, &(0..n).map(|i| i as f32 / 2.0 - 3.0).collect::<Vec<_>>())
+}
+
+fn of(dtype: DType, dims: &[Dim]) -> TensorType {
+    TensorType::new(dtype, dims.to_vec())
+}
+
+/// y = x w + x_0.. : a product and an addition, batch symbolic.
+fn affine() -> Module {
+    let mut f = Function::new("infer");
+    let x = f.add_input("x", of(DType::F32, &[Dim::symbol("B"), Dim::from(3usize)]));
+    let w = f.add_input("w", of(DType::F32, &[Dim::from(3usize), Dim::from(2usize)]));
+    let b = f.add_input("b", of(DType::F32, &[Dim::from(2usize)]));
+    let mut build = Builder::new(&mut f, origin("affine"));
+    let dot = Op::DotGeneral {
+        lhs_batch: vec![],
+        rhs_batch: vec![],
+        lhs_contract: vec![1],
+        rhs_contract: vec![0],
+        accumulate: DType::F32,
+    };
+    let product = build.op(dot, &[x, w]).unwrap();
+    let y = build.binary(BinaryOp::Add, product, b).unwrap();
+    f.add_output("y", y);
+    Module::of(f)
+}
+
+fn affine_inputs(batch: usize) -> [Tensor; 3] {
+    [numbers(&[batch, 3]), f32s(&[3, 2], &[1.0, 0.0, 0.0, 1.0, 1.0, 1.0]), f32s(&[2], &[10.0, 20.0])]
+}
+
+fn affine_result(x: &Tensor) -> Vec<f32> {
+    let x = x.to_vec::<f32>();
+    x.chunks_exact(3).flat_map(|r| [r[0] + r[2] + 10.0, r[1] + r[2] + 20.0]).collect()
+}
+
+#[test]
+fn one_model_runs_at_every_batch_size() {
+    let model = model(&affine());
+    let mut context = model.context();
+    for batch in [1usize, 4, 0, 4, 7] {
+        let [x, w, b] = affine_inputs(batch);
+        context.run(&[(&x).into(), (&w).into(), (&b).into()]).unwrap();
+        let y = context.output_tensor("y").unwrap();
+        assert_eq!(y.shape(), [batch, 2]);
+        assert_eq!(y.to_vec::<f32>(), affine_result(&x));
+    }
+    assert_eq!((model.ops().library, model.ops().generated), (1, 1), "{}", model.ops());
+}
+
+#[test]
+fn many_threads_share_a_model() {
+    let model = model(&affine());
+    std::thread::scope(|scope| {
+        for batch in 1..6 {
+            let model = &model;
+            scope.spawn(move || {
+                let [x, w, b] = affine_inputs(batch * 100);
+                for _ in 0..20 {
+                    let results = model.run(&[("w", &w), ("x", &x), ("b", &b)]).unwrap();
+                    assert_eq!(results[0].1.to_vec::<f32>(), affine_result(&x));
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn thread_counts_give_the_same_bits() {
+    let model = model(&affine());
+    let [x, w, b] = affine_inputs(5000);
+    let runs: Vec<Tensor> = [1, 2, 5]
+        .into_iter()
+        .map(|threads| {
+            let model = model.with_pool(Arc::new(crate::pool::Pool::new(threads)));
+            model.run(&[("x", &x), ("w", &w), ("b", &b)]).unwrap().remove(0).1
+        })
+        .collect();
+    assert!(runs.iter().all(|r| *r == runs[0]));
+}
+
+#[test]
+fn misaligned_inputs_are_copied() {
+    let model = model(&affine());
+    let [x, w, b] = affine_inputs(2);
+    let mut odd = vec![0u8; x.bytes().len() + 4];
+    let offset = (1..4).find(|o| (odd.as_ptr().addr() + o) % 4 != 0).unwrap();
+    odd[offset..offset + x.bytes().len()].copy_from_slice(x.bytes());
+    let view = TensorView { dtype: DType::F32, shape: x.shape(), data: &odd[offset..offset + x.bytes().len()] };
+    let mut context = model.context();
+    context.run(&[view.into(), (&w).into(), (&b).into()]).unwrap();
+    assert_eq!(context.output_tensor("y").unwrap().to_vec::<f32>(), affine_result(&x));
+}
+
+#[test]
+fn what_does_not_fit_is_named() {
+    let model = model(&affine());
+    let [x, w, b] = affine_inputs(2);
+    let refused = |inputs: &[(&str, &Tensor)]| model.run(inputs).unwrap_err().to_string();
+    assert_eq!(refused(&[("x", &x), ("w", &w)]), "input `b` (f32[2]) is missing; give it a value");
+    assert_eq!(
+        refused(&[("x", &x), ("w", &w), ("c", &b)]),
+        "there is no input `c`; inputs are `x`, `w`, `b`"
+    );
+    assert_eq!(refused(&[("x", &x), ("x", &x)]), "input `x` is given twice");
+    let wide = numbers(&[2, 4]);
+    assert_eq!(
+        refused(&[("x", &wide), ("w", &w), ("b", &b)]),
+        "input `x`, axis 1: extent 4, expected 3"
+    );
+    let ints = Tensor::i64(&[2], &[1, 2]).unwrap();
+    assert_eq!(
+        refused(&[("x", &x), ("w", &w), ("b", &ints)]),
+        "input `b`: element type i64, expected f32; convert the data first"
+    );
+    assert_eq!(
+        refused(&[("x", &b), ("w", &w), ("b", &b)]),
+        "input `x`: shape [2] has 1 dims, expected f32[B, 3]"
+    );
+    let mut context = model.context();
+    let short = TensorView { dtype: DType::F32, shape: &[2, 3], data: &x.bytes()[4..] };
+    let error = context.run(&[short.into(), (&w).into(), (&b).into()]).unwrap_err();
+    assert_eq!(error.to_string(), "input `x`: 20 bytes of data for a f32 tensor of shape [2, 3]");
+    assert!(context.output(0).is_err());
+    context.set_memory_limit(100);
+    let big = numbers(&[1000, 3]);
+    let error = context.run(&[(&big).into(), (&w).into(), (&b).into()]).unwrap_err();
+    assert!(matches!(error, RunError::Limit { limit: 100, .. }), "{error}");
+}
+
+#[test]
+fn specialised_inputs_are_guarded() {
+    let module = affine();
+    let [x, w, b] = affine_inputs(2);
+    let options = CodeOptions::host().unwrap();
+    let mut generator = CodeGenerator::new(&options);
+    let mut generate = |kernel: &_, schedule: &_| {
+        generator.compile(kernel, schedule).map(|(code, _)| code).map_err(|e| e.to_string())
+    };
+    let fixed = [("b".to_owned(), b.clone())];
+    let built = build(&module, Numerics::STRICT, &fixed, &mut generate).unwrap();
+    let model = Model::new(built.plan).unwrap();
+    assert!(model.run(&[("x", &x), ("w", &w), ("b", &b)]).is_ok());
+    let other = f32s(&[2], &[0.0, 0.0]);
+    let error = model.run(&[("x", &x), ("w", &w), ("b", &other)]).unwrap_err();
+    assert!(matches!(error, RunError::Value { .. }), "{error}");
+}
+
+/// compact of a mask feeding a gather: an extent that only the run shows.
+#[test]
+fn data_dependent_extents_are_bound() {
+    let mut f = Function::new("infer");
+    let n = Dim::symbol("N");
+    let x = f.add_input("x", of(DType::F32, &[n.clone()]));
+    let mask = f.add_input("mask", of(DType::Bool, &[n]));
+    let mut build = Builder::new(&mut f, origin("select"));
+    let count = frit_ir::Symbol::new("count");
+    let kept = build.op(Op::Compact { count }, &[mask]).unwrap();
+    let dims = vec![Dim::symbol("count")];
+    let values = build.op(Op::Cast { to: DType::F32, saturate: false }, &[kept]).unwrap();
+    assert_eq!(build.dims(values).unwrap(), dims);
+    let doubled = build.binary(BinaryOp::Add, values, values).unwrap();
+    f.add_output("kept", kept);
+    f.add_output("doubled", doubled);
+    let _ = x;
+    let model = model(&Module::of(f));
+    let mut context = model.context();
+    for mask in [vec![1u8, 0, 1, 1], vec![0, 0], vec![1; 100]] {
+        let n = mask.len();
+        let x = numbers(&[n]);
+        let mask_tensor = Tensor::from_bytes(DType::Bool, &[n], &mask).unwrap();
+        context.run(&[(&x).into(), (&mask_tensor).into()]).unwrap();
+        let expected: Vec<i64> = (0..n as i64).filter(|i| mask[*i as usize] == 1).collect();
+        assert_eq!(context.output_tensor("kept").unwrap().to_vec::<i64>(), expected);
+        let doubled = context.output_tensor("doubled").unwrap().to_vec::<f32>();
+        assert!(doubled.iter().zip(&expected).all(|(d, e)| *d == 2.0 * *e as f32));
+        assert_eq!(doubled.len(), expected.len());
+    }
+}
+
+fn region(inputs: &[(&str, TensorType)], fill: impl FnOnce(&mut Builder<'_>, &[Value]) -> Vec<Value>) -> Function {
+    let mut f = Function::new("");
+    let values: Vec<Value> = inputs.iter().map(|(name, ty)| f.add_input(name, ty.clone())).collect();
+    let outputs = fill(&mut Builder::new(&mut f, origin("region")), &values);
+    for (i, value) in outputs.into_iter().enumerate() {
+        f.add_output(&format!("r{i}"), value);
+    }
+    f
+}
+
+#[test]
+fn branches_run_one_side() {
+    let ty = of(DType::F32, &[Dim::symbol("B")]);
+    let mut f = Function::new("infer");
+    let condition = f.add_input("condition", TensorType::scalar(DType::Bool));
+    let x = f.add_input("x", ty.clone());
+    let then = region(&[("x", ty.clone())], |b, v| vec![b.binary(BinaryOp::Add, v[0], v[0]).unwrap()]);
+    let otherwise = region(&[("x", ty)], |b, v| vec![b.binary(BinaryOp::Mul, v[0], v[0]).unwrap()]);
+    let node = f.add_op(Op::If {}, &[condition, x], vec![then, otherwise], &origin("if")).unwrap();
+    f.add_output("y", Value { node, result: 0 });
+    let model = model(&Module::of(f));
+    let x = f32s(&[3], &[1.0, 2.0, 3.0]);
+    let mut context = model.context();
+    for (condition, expected) in [(1u8, [2.0f32, 4.0, 6.0]), (0, [1.0, 4.0, 9.0]), (1, [2.0, 4.0, 6.0])] {
+        let condition = Tensor::from_bytes(DType::Bool, &[], &[condition]).unwrap();
+        context.run(&[(&condition).into(), (&x).into()]).unwrap();
+        assert_eq!(context.output_tensor("y").unwrap().to_vec::<f32>(), expected);
+    }
+}
+
+#[test]
+fn loops_carry_and_stack() {
+    // state <- state + step; stacks the states; ends when the sum of a state's first element reaches a bound.
+    let ty = of(DType::F32, &[Dim::symbol("B")]);
+    let (i64s, bools) = (TensorType::scalar(DType::I64), TensorType::scalar(DType::Bool));
+    let mut f = Function::new("infer");
+    let trip = f.add_input("trip", i64s.clone());
+    let start = f.add_input("start", bools.clone());
+    let state = f.add_input("state", ty.clone());
+    let step = f.add_input("step", ty.clone());
+    let inputs = [("i", i64s), ("go", bools), ("state", ty.clone()), ("step", ty)];
+    let body = region(&inputs, |b, v| {
+        let next = b.binary(BinaryOp::Add, v[2], v[3]).unwrap();
+        let five = b.scalar(DType::I64, 5.0).unwrap();
+        let going = b.binary(BinaryOp::Lt, v[0], five).unwrap();
+        vec![going, next, next]
+    });
+    let looped = Op::Loop { carried: 1, trips: Dim::symbol("trips") };
+    let node = f.add_op(looped, &[trip, start, state, step], vec![body], &origin("loop")).unwrap();
+    f.add_output("last", Value { node, result: 0 });
+    f.add_output("all", Value { node, result: 1 });
+    let model = model(&Module::of(f));
+    let mut context = model.context();
+    let (state, step) = (f32s(&[2], &[0.0, 1.0]), f32s(&[2], &[1.0, 10.0]));
+    for (trips, start, ran) in [(3i64, 1u8, 3usize), (100, 1, 6), (0, 1, 0), (4, 0, 0), (2, 1, 2)] {
+        let trip = Tensor::i64(&[], &[trips]).unwrap();
+        let start = Tensor::from_bytes(DType::Bool, &[], &[start]).unwrap();
+        context.run(&[(&trip).into(), (&start).into(), (&state).into(), (&step).into()]).unwrap();
+        let last = context.output_tensor("last").unwrap().to_vec::<f32>();
+        assert_eq!(last, [ran as f32, 1.0 + 10.0 * ran as f32]);
+        let all = context.output_tensor("all").unwrap();
+        assert_eq!(all.shape(), [ran, 2]);
+        let expected: Vec<f32> = (1..=ran).flat_map(|i| [i as f32, 1.0 + 10.0 * i as f32]).collect();
+        assert_eq!(all.to_vec::<f32>(), expected);
+    }
+}
+
+#[test]
+fn sequences_hold_tensors() {
+    let element: ValueType = of(DType::F32, &[Dim::symbol("B")]).into();
+    let mut f = Function::new("infer");
+    let a = f.add_input("a", element.tensor().cloned().unwrap());
+    let b = f.add_input("b", element.tensor().cloned().unwrap());
+    let at = f.add_input("at", TensorType::scalar(DType::I64));
+    let mut build = Builder::new(&mut f, origin("list"));
+    let list = build.op(Op::SequenceConstruct { element }, &[a, b]).unwrap();
+    let sum = build.binary(BinaryOp::Add, a, b).unwrap();
+    let list = build.op(Op::SequenceInsert {}, &[list, sum, at]).unwrap();
+    let length = build.op(Op::SequenceLength {}, &[list]).unwrap();
+    let picked = build.op(Op::SequenceAt {}, &[list, at]).unwrap();
+    f.add_output("list", list);
+    f.add_output("length", length);
+    f.add_output("picked", picked);
+    let model = model(&Module::of(f));
+    let (a, b) = (f32s(&[2], &[1.0, 2.0]), f32s(&[2], &[5.0, 7.0]));
+    let mut context = model.context();
+    let mut at = |position: i64| {
+        let at = Tensor::i64(&[], &[position]).unwrap();
+        context.run_named(&[("at", (&at).into()), ("a", (&a).into()), ("b", (&b).into())])?;
+        let list = context.output(0)?.to_host()?;
+        Ok::<_, RunError>((list, context.output_tensor("length")?, context.output_tensor("picked")?))
+    };
+    let sum = f32s(&[2], &[6.0, 9.0]);
+    let (list, length, picked) = at(1).unwrap();
+    let items = [a.clone(), sum.clone(), b.clone()].map(HostValue::Tensor).to_vec();
+    assert_eq!(list, HostValue::Sequence(items));
+    assert_eq!((length.to_vec::<i64>(), picked), (vec![3], sum));
+    assert!(matches!(at(7), Err(RunError::Sequence { .. })));
+}
+
+#[test]
+fn assertions_speak() {
+    let mut f = Function::new("infer");
+    let x = f.add_input("x", of(DType::F32, &[Dim::symbol("B")]));
+    let ok = f.add_input("ok", TensorType::scalar(DType::Bool));
+    let mut build = Builder::new(&mut f, origin("guarded"));
+    let y = build.op(Op::Assert { message: "not ok".to_owned() }, &[x, ok]).unwrap();
+    f.add_output("y", y);
+    let model = model(&Module::of(f));
+    let x = numbers(&[3]);
+    let flag = |v: u8| Tensor::from_bytes(DType::Bool, &[], &[v]).unwrap();
+    assert_eq!(model.run(&[("x", &x), ("ok", &flag(1))]).unwrap()[0].1, x);
+    let error = model.run(&[("x", &x), ("ok", &flag(0))]).unwrap_err();
+    assert!(matches!(&error, RunError::Assertion { message, .. } if message == "not ok"), "{error}");
+}
+
+#[test]
+fn steps_are_timed() {
+    let model = model(&affine());
+    let [x, w, b] = affine_inputs(2);
+    let mut context = model.context();
+    context.set_profiling(true);
+    for _ in 0..3 {
+        context.run(&[(&x).into(), (&w).into(), (&b).into()]).unwrap();
+    }
+    let steps = context.profile();
+    assert_eq!(steps.len(), 2);
+    assert!(steps.iter().all(|s| s.calls == 3 && s.nanoseconds > 0), "{steps:?}");
+    assert_eq!(steps[0].name, "matmul");
+}
