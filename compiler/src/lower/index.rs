@@ -201,7 +201,12 @@ fn rejoin(mut d: Dim) -> Dim {
                 let mut others = atoms.clone();
                 others.remove(i);
                 let factor = Dim::from_terms(Terms::from([(others, *coefficient)]));
-                let quotient = &(&factor * b) * &x.floordiv(b);
+                // The quotient by b may stand as one of a quotient: floordiv(floordiv(z, a), b) = floordiv(z, a b).
+                let by_b = match single_atom(x) {
+                    Some(Atom::FloorDiv(z, a)) => z.floordiv(&(&a * b)),
+                    _ => x.floordiv(b),
+                };
+                let quotient = &(&factor * b) * &by_b;
                 // Present with exactly this coefficient?
                 let quotient_terms = quotient.terms();
                 if quotient_terms.len() != 1 || !quotient_terms.iter().all(|(k, c)| terms.get(k) == Some(c)) {
@@ -277,6 +282,16 @@ mod tests {
         let index = delinearize(&flat, &other, &ranges);
         assert_eq!(index[0], i);
         assert_eq!(ranges.simplify(&linearize(&index, &other)), flat);
+    }
+
+    #[test]
+    fn a_position_taken_apart_in_three_is_put_together() {
+        let x = Dim::symbol("i0");
+        let mut ranges = Ranges::default();
+        ranges.insert(&x, &Dim::Known(24));
+        let dims = [Dim::Known(2), Dim::Known(3), Dim::Known(4)];
+        let index = delinearize(&x, &dims, &ranges);
+        assert_eq!(ranges.simplify(&linearize(&index, &dims)), x);
     }
 
     #[test]

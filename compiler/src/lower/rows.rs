@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use frit_ir::{BinaryOp, DType, Dim, NodeId, Op, OpClass, ReduceKind, Value};
+use frit_passes::fuse::kernel_shape;
 
 use super::emit::{Emitter, UNROLLED, combine_of, reduced_index, reduction_type};
 use super::index::{delinearize, linearize};
@@ -45,6 +46,11 @@ pub(crate) struct Rows {
 pub(crate) fn find(lowering: &mut Lowering<'_>) -> Result<Option<Rows>, LowerError> {
     let body = lowering.body;
     let order = body.toposort().ok_or_else(|| LowerError::Internal("a cycle in a fused body".to_owned()))?;
+    // A short reduction is a section all the same where its row needs it again and again (softmax over few classes).
+    let sections = match kernel_shape(body) {
+        Ok(shape) => shape.space.map(|s| s.sections).unwrap_or_default(),
+        Err(_) => Vec::new(),
+    };
     let mut levels: HashMap<NodeId, usize> = HashMap::new();
     let mut rows: Option<Rows> = None;
     for id in order {
@@ -66,7 +72,7 @@ pub(crate) fn find(lowering: &mut Lowering<'_>) -> Result<Option<Rows>, LowerErr
         if let Some((kind, extents, dtype)) = reduction {
             let length = Dim::product(&extents);
             let unrolled = length.known().is_some_and(|n| n <= UNROLLED);
-            if !unrolled {
+            if !unrolled || sections.contains(&id) {
                 level += 1;
                 let count = Dim::product(&lowering.e.dims(value)?);
                 let large = Large { value, kind, extents, dtype, level, reassociate: node.numerics.reassociate };
@@ -110,6 +116,7 @@ fn depth(rows: &Rows) -> usize {
 fn together(lowering: &mut Lowering<'_>, rows: &Rows) -> Result<(), LowerError> {
     let (outer, p) = lowering.e.var(&rows.count);
     lowering.e.open();
+    let p = lowering.e.ranges.simplify(&p);
     lowering.e.row = p.clone();
     let written = row(lowering, rows, &p);
     let body = lowering.e.close();

@@ -225,9 +225,7 @@ fn convolution(
         return Err(mistyped(origin));
     };
     let (strides, dilations, low, high, groups, padding) = match call {
-        LibraryCall::Conv { strides, dilations, low, high, groups } => {
-            (strides, dilations, low, high, *groups, None)
-        }
+        LibraryCall::Conv { strides, dilations, low, high, groups } => (strides, dilations, low, high, *groups, None),
         LibraryCall::ConvTranspose { strides, dilations, low, high, output_padding, groups } => {
             (strides, dilations, low, high, *groups, Some(output_padding))
         }

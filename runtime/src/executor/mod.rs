@@ -143,13 +143,7 @@ impl<'r> Run<'r> {
         if copied { Ok(()) } else { Err(RunError::Internal("a copy between different sizes".to_owned())) }
     }
 
-    fn kernel_phase(
-        &mut self,
-        frame: &Frame,
-        kernel: KernelId,
-        phase: usize,
-        extent: i64,
-    ) -> Result<(), RunError> {
+    fn kernel_phase(&mut self, frame: &Frame, kernel: KernelId, phase: usize, extent: i64) -> Result<(), RunError> {
         let plan = self.plan();
         let info = &plan.kernels[kernel.index()];
         let code = &info.phases[phase];

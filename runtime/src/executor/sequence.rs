@@ -78,13 +78,7 @@ impl Run<'_> {
     }
 
     /// Writes a host value to a slot, in memory when the slot is a tensor there.
-    fn set_value(
-        &mut self,
-        at: &mut At<'_>,
-        slot: SlotId,
-        value: HostValue,
-        origin: &str,
-    ) -> Result<(), RunError> {
+    fn set_value(&mut self, at: &mut At<'_>, slot: SlotId, value: HostValue, origin: &str) -> Result<(), RunError> {
         let root = at.facts.root(slot);
         if at.program.slots[root].place == Place::Host {
             at.frame.host[root] = Some(value);

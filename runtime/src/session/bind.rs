@@ -37,13 +37,7 @@ pub(super) fn missing(port: &Port) -> RunError {
     RunError::MissingInput { name: port.name.clone(), ty: port.ty.to_string() }
 }
 
-fn tensor(
-    port: &Port,
-    frame: &mut Frame,
-    index: usize,
-    view: TensorView<'_>,
-    limit: usize,
-) -> Result<(), RunError> {
+fn tensor(port: &Port, frame: &mut Frame, index: usize, view: TensorView<'_>, limit: usize) -> Result<(), RunError> {
     let name = || port.name.clone();
     let ValueType::Tensor(ty) = &port.ty else {
         return Err(RunError::Kind { name: name(), expected: port.ty.to_string(), found: "a tensor".to_owned() });
@@ -87,11 +81,13 @@ fn tensor(
 fn is_of(value: &HostValue, ty: &ValueType) -> bool {
     match (value, ty) {
         (HostValue::Tensor(t), ValueType::Tensor(ty)) => t.dtype() == ty.dtype && t.shape().len() == ty.rank(),
-        (HostValue::Sequence(items), ValueType::Sequence(element)) => items.iter().all(|item| match (item, &**element) {
-            // The element type's rank may be a placeholder of the exporter's.
-            (HostValue::Tensor(t), ValueType::Tensor(ty)) => t.dtype() == ty.dtype,
-            (item, element) => is_of(item, element),
-        }),
+        (HostValue::Sequence(items), ValueType::Sequence(element)) => {
+            items.iter().all(|item| match (item, &**element) {
+                // The element type's rank may be a placeholder of the exporter's.
+                (HostValue::Tensor(t), ValueType::Tensor(ty)) => t.dtype() == ty.dtype,
+                (item, element) => is_of(item, element),
+            })
+        }
         (HostValue::Optional(inner), ValueType::Optional(element)) => {
             inner.as_ref().is_none_or(|inner| is_of(inner, element))
         }

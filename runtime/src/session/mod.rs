@@ -145,8 +145,8 @@ impl Model {
                 constant.value = copy;
             }
         }
-        let code = ExecutableCode::new(&plan.code)
-            .map_err(|source| ModelError::Code { bytes: plan.code.len(), source })?;
+        let code =
+            ExecutableCode::new(&plan.code).map_err(|source| ModelError::Code { bytes: plan.code.len(), source })?;
         let entry = plan.entries.iter().find(|(name, _)| name == "infer").or_else(|| plan.entries.first());
         let entry = entry.map(|(_, id)| *id).ok_or(ModelError::NoEntry { name: None })?;
         let facts = plan.programs.iter().map(Facts::of).collect();

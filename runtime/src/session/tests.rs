@@ -20,9 +20,8 @@ fn origin(name: &str) -> Origin {
 fn model(module: &Module) -> Model {
     let options = CodeOptions::host().unwrap();
     let mut generator = CodeGenerator::new(&options);
-    let mut generate = |kernel: &_, schedule: &_| {
-        generator.compile(kernel, schedule).map(|(code, _)| code).map_err(|e| e.to_string())
-    };
+    let mut generate =
+        |kernel: &_, schedule: &_| generator.compile(kernel, schedule).map(|(code, _)| code).map_err(|e| e.to_string());
     Model::new(build(module, Numerics::STRICT, &[], &mut generate).unwrap().plan).unwrap()
 }
 
@@ -132,25 +131,16 @@ fn what_does_not_fit_is_named() {
     let [x, w, b] = affine_inputs(2);
     let refused = |inputs: &[(&str, &Tensor)]| model.run(inputs).unwrap_err().to_string();
     assert_eq!(refused(&[("x", &x), ("w", &w)]), "input `b` (f32[2]) is missing; give it a value");
-    assert_eq!(
-        refused(&[("x", &x), ("w", &w), ("c", &b)]),
-        "there is no input `c`; inputs are `x`, `w`, `b`"
-    );
+    assert_eq!(refused(&[("x", &x), ("w", &w), ("c", &b)]), "there is no input `c`; inputs are `x`, `w`, `b`");
     assert_eq!(refused(&[("x", &x), ("x", &x)]), "input `x` is given twice");
     let wide = numbers(&[2, 4]);
-    assert_eq!(
-        refused(&[("x", &wide), ("w", &w), ("b", &b)]),
-        "input `x`, axis 1: extent 4, expected 3"
-    );
+    assert_eq!(refused(&[("x", &wide), ("w", &w), ("b", &b)]), "input `x`, axis 1: extent 4, expected 3");
     let ints = Tensor::i64(&[2], &[1, 2]).unwrap();
     assert_eq!(
         refused(&[("x", &x), ("w", &w), ("b", &ints)]),
         "input `b`: element type i64, expected f32; convert the data first"
     );
-    assert_eq!(
-        refused(&[("x", &b), ("w", &w), ("b", &b)]),
-        "input `x`: shape [2] has 1 dims, expected f32[B, 3]"
-    );
+    assert_eq!(refused(&[("x", &b), ("w", &w), ("b", &b)]), "input `x`: shape [2] has 1 dims, expected f32[B, 3]");
     let mut context = model.context();
     let short = TensorView { dtype: DType::F32, shape: &[2, 3], data: &x.bytes()[4..] };
     let error = context.run(&[short.into(), (&w).into(), (&b).into()]).unwrap_err();
@@ -168,9 +158,8 @@ fn specialised_inputs_are_guarded() {
     let [x, w, b] = affine_inputs(2);
     let options = CodeOptions::host().unwrap();
     let mut generator = CodeGenerator::new(&options);
-    let mut generate = |kernel: &_, schedule: &_| {
-        generator.compile(kernel, schedule).map(|(code, _)| code).map_err(|e| e.to_string())
-    };
+    let mut generate =
+        |kernel: &_, schedule: &_| generator.compile(kernel, schedule).map(|(code, _)| code).map_err(|e| e.to_string());
     let fixed = [("b".to_owned(), b.clone())];
     let built = build(&module, Numerics::STRICT, &fixed, &mut generate).unwrap();
     let model = Model::new(built.plan).unwrap();

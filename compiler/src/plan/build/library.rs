@@ -3,7 +3,9 @@
 //! The choice depends on op, types and shape alone, so that every optimisation level makes the same one. An operand
 //! whose axes do not lie as the call wants them is transposed first, by a kernel.
 
-use frit_ir::{DType, Dim, Function, NodeId, Op, Origin, TensorType, Value, ValueType};
+use frit_ir::builder::Builder;
+use frit_ir::op::infer::TypeError;
+use frit_ir::{BinaryOp, DType, Dim, Function, NodeId, Op, Origin, TensorType, Value, ValueType};
 
 use super::super::{DimId, LibraryCall, SlotId, Step};
 use super::{BuildError, Building, PlanBuilder, Slots};
@@ -70,7 +72,10 @@ impl PlanBuilder<'_, '_, '_> {
                     groups: *groups,
                 }
             }
-            Op::Sort { axis, descending } => LibraryCall::Sort { axis: *axis, descending: *descending },
+            Op::Sort { axis, descending } => {
+                self.sort(b, f, slots, id, *axis, *descending)?;
+                return Ok(true);
+            }
             _ => return Ok(false),
         };
         let operands = self.read_all(b, f, slots, node.operands())?;
@@ -91,6 +96,47 @@ impl PlanBuilder<'_, '_, '_> {
         b.push(Step::Library { call, operands, results, origin: node.origin.to_string() });
         b.program.ops.library += 1;
         Ok(true)
+    }
+
+    /// The library sorts the keys and tells where each came from; further operands follow by a gather.
+    fn sort(
+        &mut self,
+        b: &mut Building,
+        f: &Function,
+        slots: &mut Slots,
+        id: NodeId,
+        axis: usize,
+        descending: bool,
+    ) -> Result<(), BuildError> {
+        let node = f.node(id);
+        let operands = self.read_all(b, f, slots, node.operands())?;
+        let results = self.new_results(b, node, id, slots);
+        let keys = tensor(f, node.operands()[0])?;
+        let positions = TensorType::new(DType::I64, keys.dims.clone());
+        let counts = |v: &Value| {
+            let counted = matches!(f.op(*v), Op::Iota { dtype: DType::I64, axis: a, .. } if *a == axis);
+            counted && f.ty(*v).tensor() == Some(&positions)
+        };
+        // Operands that count along the axis are the positions themselves.
+        let counted = (1..operands.len()).find(|&i| counts(&node.operands()[i]));
+        let at = match counted {
+            Some(i) => results[i],
+            None => b.slot(&positions.clone().into()),
+        };
+        let call = LibraryCall::Sort { axis, descending };
+        let origin = node.origin.to_string();
+        b.push(Step::Library { call, operands: vec![operands[0]], results: vec![results[0], at], origin });
+        b.program.ops.library += 1;
+        for i in 1..operands.len() {
+            if Some(i) == counted {
+                continue;
+            }
+            let body = take_along(tensor(f, node.operands()[i])?, &positions, axis, &node.origin)
+                .map_err(|e| BuildError::Internal(e.to_string()))?;
+            let lowered = lower(&body, "take_along", self.numerics)?;
+            self.kernel(b, lowered, &[operands[i], at], &[results[i]], &body, &node.origin)?;
+        }
+        Ok(())
     }
 
     /// An operand as [batch.., free.., contract..] or [batch.., contract.., free..], transposed where it is neither.
@@ -138,6 +184,37 @@ fn tensor(f: &Function, value: Value) -> Result<&TensorType, BuildError> {
 
 fn free(ty: &TensorType, batch: &[usize], contract: &[usize]) -> Vec<Dim> {
     (0..ty.rank()).filter(|a| !batch.contains(a) && !contract.contains(a)).map(|a| ty.dims[a].clone()).collect()
+}
+
+/// y[.., j, ..] = x[.., positions[.., j, ..], ..] along an axis.
+fn take_along(ty: &TensorType, positions: &TensorType, axis: usize, origin: &Origin) -> Result<Function, TypeError> {
+    let mut body = Function::new("");
+    let x = body.add_input("x", ty.clone());
+    let at = body.add_input("positions", positions.clone());
+    let mut build = Builder::new(&mut body, origin.clone());
+    let mut position: Option<Value> = None;
+    for i in 0..ty.rank() {
+        let along = if i == axis {
+            at
+        } else {
+            build.op(Op::Iota { dtype: DType::I64, dims: ty.dims.clone(), axis: i }, &[])?
+        };
+        position = Some(match position {
+            None => along,
+            Some(before) => {
+                let extent = build.dim(ty.dims[i].clone())?;
+                let scaled = build.binary(BinaryOp::Mul, before, extent)?;
+                build.binary(BinaryOp::Add, scaled, along)?
+            }
+        });
+    }
+    let flat = build.reshape(x, vec![ty.numel()])?;
+    let y = match position {
+        Some(position) => build.op(Op::Gather { axis: 0 }, &[flat, position])?,
+        None => x,
+    };
+    body.add_output("y", y);
+    Ok(body)
 }
 
 fn transpose(ty: &TensorType, perm: &[usize], origin: &Origin) -> Result<(Function, ValueType), BuildError> {
