@@ -5,7 +5,7 @@
 //! knows a call; control and host ops steps of their own. A reshape is the same bytes under another shape. A fusion that
 //! can't be lowered is compiled op by op, with a remark: what verifies, compiles or says why not.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use frit_ir::{
     DType, Dim, Function, Module, Node, NodeId, Numerics, Op, OpClass, Origin, Symbol, Tensor, Value, ValueType,
@@ -257,11 +257,41 @@ impl PlanBuilder<'_, '_, '_> {
         Ok(ProgramId(self.built.plan.programs.len() as u32 - 1))
     }
 
-    /// Steps for every op of a function or of a body that is written out.
+    /// Steps for every op of a function or of a body that is written out. An op that only mentions a data-dependent
+    /// extent waits for the op that finds it, though no value joins them.
     fn steps(&mut self, b: &mut Building, function: &Function, slots: &mut Slots) -> Result<(), BuildError> {
-        let order = function.toposort().ok_or_else(|| BuildError::Internal("a cycle".to_owned()))?;
-        for id in order {
-            self.node(b, function, slots, id)?;
+        let mut waiting = function.toposort().ok_or_else(|| BuildError::Internal("a cycle".to_owned()))?;
+        let mut unbound = late_symbols(function);
+        if unbound.is_empty() {
+            return waiting.into_iter().try_for_each(|id| self.node(b, function, slots, id));
+        }
+        let mut done: HashSet<NodeId> = HashSet::new();
+        while !waiting.is_empty() {
+            let mut later = Vec::new();
+            let before = waiting.len();
+            for id in waiting {
+                let node = function.node(id);
+                let own = bound_by(node);
+                let mut mentions = false;
+                for dim in node.results().iter().filter_map(ValueType::tensor).flat_map(|t| &t.dims) {
+                    dim.visit_symbols(&mut |s| mentions |= unbound.contains(s) && !own.contains(s));
+                }
+                if let Op::DimValue { value } = &node.op {
+                    value.visit_symbols(&mut |s| mentions |= unbound.contains(s));
+                }
+                if mentions || !node.operands().iter().all(|v| done.contains(&v.node)) {
+                    later.push(id);
+                    continue;
+                }
+                self.node(b, function, slots, id)?;
+                unbound.retain(|s| !own.contains(s));
+                done.insert(id);
+            }
+            if later.len() == before {
+                let symbol = unbound.first().map(|s| s.name().to_owned()).unwrap_or_default();
+                return Err(BuildError::Unbound { function: function.name.clone(), symbol });
+            }
+            waiting = later;
         }
         Ok(())
     }
@@ -591,31 +621,27 @@ fn count_ops(body: &Function) -> OpCounts {
 
 /// Symbols that ops of a function introduce: their extents are known only after a step.
 fn late_symbols(function: &Function) -> Vec<Symbol> {
-    let mut late = Vec::new();
-    for id in function.nodes() {
-        let node = function.node(id);
-        match &node.op {
-            Op::Compact { count } => late.push(count.clone()),
-            Op::Loop { trips, .. } => late.extend(trips.as_symbol().cloned()),
-            // Branches with extents of their own give them fresh symbols.
-            Op::If {} => {
-                for ty in node.results() {
-                    for dim in ty.tensor().iter().flat_map(|t| &t.dims) {
-                        if let Some(s) = dim.as_symbol()
-                            && !input_symbols(function).contains(s)
-                        {
-                            late.push(s.clone());
-                        }
-                    }
-                }
-            }
-            Op::Fusion {} | Op::Composite { .. } => {
-                node.regions().iter().for_each(|r| late.extend(late_symbols(r)));
-            }
-            _ => {}
-        }
-    }
+    let inputs = input_symbols(function);
+    let mut late: Vec<Symbol> = function.nodes().into_iter().flat_map(|id| bound_by(function.node(id))).collect();
+    late.retain(|s| !inputs.contains(s));
     late
+}
+
+/// Symbols that an op introduces.
+fn bound_by(node: &Node) -> Vec<Symbol> {
+    match &node.op {
+        Op::Compact { count } => vec![count.clone()],
+        Op::Loop { trips, .. } => trips.as_symbol().cloned().into_iter().collect(),
+        // Branches with extents of their own give them fresh symbols.
+        Op::If {} => node
+            .results()
+            .iter()
+            .filter_map(ValueType::tensor)
+            .flat_map(|t| t.dims.iter().filter_map(|d| d.as_symbol().cloned()))
+            .collect(),
+        Op::Fusion {} | Op::Composite { .. } => node.regions().iter().flat_map(late_symbols).collect(),
+        _ => Vec::new(),
+    }
 }
 
 fn input_symbols(function: &Function) -> Vec<Symbol> {
