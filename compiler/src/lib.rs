@@ -8,10 +8,11 @@
 //!
 //! `driver` is the one call that does it all. Rooms: [`kernel`] (the loop IR: types, text, verifier, interpreter,
 //! scalar maths), [`schedule`] (how loops run, as data), [`lower`] (core ops to loop IR), [`cpu`] (loop IR to machine
-//! code), [`plan`] (what the runtime runs).
+//! code), [`plan`] (what the runtime runs), [`artifact`] (plans in files).
 //!
 //! What never happens here: the compiler sees no ONNX, starts no thread and calls no library; a plan is data.
 
+pub mod artifact;
 pub mod cpu;
 #[cfg(feature = "jit")]
 pub mod driver;

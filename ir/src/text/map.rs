@@ -1,4 +1,4 @@
-//! Mapping a file into memory: the only unsafe step of reading a text.
+//! Mapping a file into memory: the only unsafe step of reading a text or an artifact.
 #![allow(unsafe_code, reason = "a memory map is unsafe to make: see `map_file`")]
 
 use std::io;
@@ -7,7 +7,10 @@ use std::path::Path;
 use memmap2::Mmap;
 
 /// A read-only map of a regular file that is no link.
-pub(super) fn map_file(path: &Path) -> io::Result<Mmap> {
+///
+/// # Errors
+/// What the system says; a file of another kind.
+pub fn map_file(path: &Path) -> io::Result<Mmap> {
     let kind = std::fs::symlink_metadata(path)?.file_type();
     if !kind.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));

@@ -49,6 +49,7 @@ use std::path::Path;
 pub use constants::{ConstantPool, ConstantSource, FolderConstants, NoConstants};
 pub use dot::dot;
 pub use error::TextError;
+pub use map::map_file;
 pub use print::{PrintOptions, print, print_function};
 
 use crate::module::Module;

@@ -1,0 +1,102 @@
+//! Round trips, damage of every kind.
+
+use frit_ir::builder::Builder;
+use frit_ir::{BinaryOp, Dim, Function, Numerics, Origin, Param, TensorType};
+
+use super::*;
+use crate::cpu::abi::{KernelCode, PhaseCode};
+use crate::plan::build::build;
+
+/// A module with a parameter, a symbolic extent and a nested type, and its plan with stand-in code.
+fn sample() -> (Plan, Module) {
+    let mut f = Function::new("infer");
+    let b = Dim::symbol("B");
+    let x = f.add_input("x", TensorType::new(DType::F32, vec![b.floordiv(&Dim::from(2usize)), b.clone()]));
+    f.add_input("b", TensorType::new(DType::I64, vec![b]));
+    let mut builder = Builder::new(&mut f, Origin::named("sample"));
+    let y = builder.binary(BinaryOp::Add, x, x).unwrap();
+    let ty = TensorType::known(DType::F32, &[3, 100]);
+    let w = builder.op(frit_ir::Op::Param { name: "w".to_owned(), ty }, &[]).unwrap();
+    let z = builder.binary(BinaryOp::Mul, w, w).unwrap();
+    f.add_output("y", y);
+    f.add_output("z", z);
+    let mut module = Module::of(f);
+    let value = Tensor::f32(&[3, 100], &[0.5; 300]).unwrap();
+    module.params.insert("w".to_owned(), Param { value, trainable: true });
+    let mut code = |_: &_, _: &_| {
+        Ok(KernelCode { bytes: vec![1, 2, 3], phases: vec![PhaseCode { entry: 0, scratch: 64, grain: 8 }] })
+    };
+    let plan = build(&module, Numerics::STRICT, &[], &mut code).unwrap().plan;
+    (plan, module)
+}
+
+fn read(bytes: &[u8]) -> Result<Artifact, ArtifactError> {
+    let mut map = memmap2::MmapMut::map_anon(bytes.len().max(1)).unwrap();
+    map[..bytes.len()].copy_from_slice(bytes);
+    from_map(&Arc::new(map.make_read_only().unwrap()))
+}
+
+#[test]
+fn plans_and_modules_round_trip() {
+    let (plan, module) = sample();
+    let bytes = to_bytes(&plan, &module);
+    let artifact = read(&bytes).unwrap();
+    assert_eq!(format!("{:?}", artifact.plan), format!("{plan:?}"));
+    assert_eq!(artifact.plan.check(), Ok(()));
+    assert!(artifact.plan.constants.iter().zip(&plan.constants).all(|(a, b)| a.value == b.value));
+    assert_eq!(artifact.mismatch(), None);
+    let again = artifact.module().unwrap();
+    assert_eq!(frit_ir::text::to_inline_text(&again), frit_ir::text::to_inline_text(&module));
+    // The weight is stored once, though plan and module name it.
+    assert!(bytes.len() < 2 * 1200 + 3000, "{}", bytes.len());
+}
+
+#[test]
+fn another_machine_is_noticed() {
+    let (plan, module) = sample();
+    let mut artifact = read(&to_bytes(&plan, &module)).unwrap();
+    artifact.target.features.push("teleport".to_owned());
+    assert_eq!(artifact.mismatch().as_deref(), Some("this CPU has no teleport"));
+    artifact.abi += 1;
+    assert!(artifact.mismatch().unwrap().contains("calling convention"));
+}
+
+#[test]
+fn damage_is_an_error() {
+    let (plan, module) = sample();
+    let bytes = to_bytes(&plan, &module);
+    for len in 0..bytes.len() {
+        assert!(read(&bytes[..len]).is_err(), "cut to {len}");
+    }
+    for at in 0..bytes.len() {
+        let mut changed = bytes.clone();
+        changed[at] ^= 0x55;
+        // The ABI version is outside of the hash: it makes a mismatch, not an error.
+        if (8..12).contains(&at) {
+            assert!(read(&changed).unwrap().mismatch().is_some());
+        } else {
+            assert!(read(&changed).is_err(), "byte {at}");
+        }
+    }
+}
+
+/// With a hash that fits, what the bytes say must still be refused or harmless: no panic, no memory on a claim.
+#[test]
+fn lies_with_the_right_hash_do_not_panic() {
+    let (plan, module) = sample();
+    let bytes = to_bytes(&plan, &module);
+    let mut accepted = 0;
+    for at in HEADER..bytes.len() {
+        for flip in [0x01, 0x80, 0xff] {
+            let mut changed = bytes.clone();
+            changed[at] ^= flip;
+            let fixed = hash(&changed[HEADER..]).to_le_bytes();
+            changed[16..24].copy_from_slice(&fixed);
+            if let Ok(artifact) = read(&changed) {
+                accepted += usize::from(artifact.plan.check().is_ok());
+                let _ = artifact.module();
+            }
+        }
+    }
+    assert!(accepted > 0, "changed weights are weights too");
+}

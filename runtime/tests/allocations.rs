@@ -1,0 +1,84 @@
+//! A run allocates nothing after the first with the same shapes: a counting allocator in a binary of its own.
+#![cfg(feature = "jit")]
+#![allow(unsafe_code, reason = "an allocator that counts")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use frit_ir::builder::Builder;
+use frit_ir::{BinaryOp, DType, Dim, Function, Module, Op, Origin, ReduceKind, Tensor, TensorType, UnaryOp};
+use frit_runtime::pool::Pool;
+use frit_runtime::{CompileOptions, InputRef, Model};
+
+struct Counting;
+
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: hands everything on to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        COUNT.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's contract is the same.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// softmax(relu(x w)): a product, elementwise ops, reductions; batch symbolic.
+fn module() -> Module {
+    let mut f = Function::new("infer");
+    let x = f.add_input("x", TensorType::new(DType::F32, vec![Dim::symbol("B"), Dim::from(64usize)]));
+    let w = f.add_input("w", TensorType::known(DType::F32, &[64, 32]));
+    let mut b = Builder::new(&mut f, Origin::named("test"));
+    let dot = Op::DotGeneral {
+        lhs_batch: vec![],
+        rhs_batch: vec![],
+        lhs_contract: vec![1],
+        rhs_contract: vec![0],
+        accumulate: DType::F32,
+    };
+    let y = b.op(dot, &[x, w]).unwrap();
+    let zero = b.scalar(DType::F32, 0.0).unwrap();
+    let y = b.binary(BinaryOp::Max, y, zero).unwrap();
+    let most = b.reduce(y, vec![1], ReduceKind::Max, true).unwrap();
+    let y = b.binary(BinaryOp::Sub, y, most).unwrap();
+    let y = b.unary(UnaryOp::Exp, y).unwrap();
+    let sum = b.reduce(y, vec![1], ReduceKind::Sum, true).unwrap();
+    let y = b.binary(BinaryOp::Div, y, sum).unwrap();
+    f.add_output("y", y);
+    Module::of(f)
+}
+
+#[test]
+fn later_runs_allocate_nothing() {
+    let pool = Arc::new(Pool::new(2));
+    let model = Model::compile(module(), &CompileOptions::default()).unwrap().model.with_pool(Arc::clone(&pool));
+    let mut context = model.context();
+    let batch = 512;
+    let x: Vec<f32> = (0..batch * 64).map(|i| (i % 17) as f32 * 0.1 - 0.8).collect();
+    let w: Vec<f32> = (0..64 * 32).map(|i| (i % 13) as f32 * 0.1 - 0.6).collect();
+    let (x, w) = (Tensor::f32(&[batch, 64], &x).unwrap(), Tensor::f32(&[64, 32], &w).unwrap());
+    let inputs: [InputRef<'_>; 2] = [(&x).into(), (&w).into()];
+    // Every worker has its first tile of every kind behind it: those may set up memory of their thread.
+    for _ in 0..200 {
+        context.run(&inputs).unwrap();
+        std::thread::sleep(Duration::from_micros(100));
+    }
+    let before = COUNT.load(Ordering::Relaxed);
+    for _ in 0..100 {
+        context.run(&inputs).unwrap();
+    }
+    let after = COUNT.load(Ordering::Relaxed);
+    let sum: f32 = context.output_tensor("y").unwrap().to_vec::<f32>()[..32].iter().sum();
+    assert!((sum - 1.0).abs() < 1e-4, "{sum}");
+    assert_eq!(after - before, 0, "allocations in 100 runs");
+}
