@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use frit_ir::builder::Builder;
+use frit_ir::op::infer::TypeError;
 use frit_ir::{BinaryOp, DType, Dim, Function, Module, Op, Origin, ReduceKind, Tensor, TensorType, UnaryOp};
 use frit_runtime::pool::Pool;
 use frit_runtime::{CompileOptions, InputRef, Model};
@@ -34,7 +35,7 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 /// softmax(relu(x w)): a product, elementwise ops, reductions; batch symbolic.
-fn module() -> Module {
+fn module() -> Result<Module, TypeError> {
     let mut f = Function::new("infer");
     let x = f.add_input("x", TensorType::new(DType::F32, vec![Dim::symbol("B"), Dim::from(64usize)]));
     let w = f.add_input("w", TensorType::known(DType::F32, &[64, 32]));
@@ -46,22 +47,23 @@ fn module() -> Module {
         rhs_contract: vec![0],
         accumulate: DType::F32,
     };
-    let y = b.op(dot, &[x, w]).unwrap();
-    let zero = b.scalar(DType::F32, 0.0).unwrap();
-    let y = b.binary(BinaryOp::Max, y, zero).unwrap();
-    let most = b.reduce(y, vec![1], ReduceKind::Max, true).unwrap();
-    let y = b.binary(BinaryOp::Sub, y, most).unwrap();
-    let y = b.unary(UnaryOp::Exp, y).unwrap();
-    let sum = b.reduce(y, vec![1], ReduceKind::Sum, true).unwrap();
-    let y = b.binary(BinaryOp::Div, y, sum).unwrap();
+    let y = b.op(dot, &[x, w])?;
+    let zero = b.scalar(DType::F32, 0.0)?;
+    let y = b.binary(BinaryOp::Max, y, zero)?;
+    let most = b.reduce(y, vec![1], ReduceKind::Max, true)?;
+    let y = b.binary(BinaryOp::Sub, y, most)?;
+    let y = b.unary(UnaryOp::Exp, y)?;
+    let sum = b.reduce(y, vec![1], ReduceKind::Sum, true)?;
+    let y = b.binary(BinaryOp::Div, y, sum)?;
     f.add_output("y", y);
-    Module::of(f)
+    Ok(Module::of(f))
 }
 
 #[test]
 fn later_runs_allocate_nothing() {
     let pool = Arc::new(Pool::new(2));
-    let model = Model::compile(module(), &CompileOptions::default()).unwrap().model.with_pool(Arc::clone(&pool));
+    let model =
+        Model::compile(module().unwrap(), &CompileOptions::default()).unwrap().model.with_pool(Arc::clone(&pool));
     let mut context = model.context();
     let batch = 512;
     let x: Vec<f32> = (0..batch * 64).map(|i| (i % 17) as f32 * 0.1 - 0.8).collect();

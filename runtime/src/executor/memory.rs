@@ -56,12 +56,6 @@ impl Buffer {
         unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len()) }
     }
 
-    /// All of it, to write.
-    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as in `bytes`; every bit pattern is a valid line.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len()) }
-    }
-
     /// A part of it; `None` when it reaches outside.
     pub(crate) fn region(&mut self, offset: usize, len: usize) -> Option<Region> {
         let all = Region { start: self.lines.as_mut_ptr().cast(), len: self.len(), writable: true };
@@ -105,11 +99,6 @@ impl Region {
     /// Memory that is only read.
     pub(crate) fn read_only(bytes: &[u8]) -> Region {
         Region { start: bytes.as_ptr().cast_mut(), len: bytes.len(), writable: false }
-    }
-
-    /// Memory that may be written.
-    pub(crate) fn writable(bytes: &mut [u8]) -> Region {
-        Region { start: bytes.as_mut_ptr(), len: bytes.len(), writable: true }
     }
 
     /// Bytes.
@@ -277,7 +266,7 @@ mod tests {
         let mut buffer = Buffer::default();
         buffer.reserve(10).unwrap();
         assert_eq!(buffer.len(), 64);
-        buffer.bytes_mut()[9] = 7;
+        buffer.region(9, 1).unwrap().copy_from(Region::read_only(&[7]));
         buffer.reserve(1000).unwrap();
         assert_eq!(buffer.bytes()[9], 7);
         assert!(buffer.region(0, 64).unwrap().is_aligned(64));

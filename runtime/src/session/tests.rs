@@ -118,7 +118,7 @@ fn misaligned_inputs_are_copied() {
     let model = model(&affine());
     let [x, w, b] = affine_inputs(2);
     let mut odd = vec![0u8; x.bytes().len() + 4];
-    let offset = (1..4).find(|o| (odd.as_ptr().addr() + o) % 4 != 0).unwrap();
+    let offset = (1..4).find(|o| !(odd.as_ptr().addr() + o).is_multiple_of(4)).unwrap();
     odd[offset..offset + x.bytes().len()].copy_from_slice(x.bytes());
     let view = TensorView { dtype: DType::F32, shape: x.shape(), data: &odd[offset..offset + x.bytes().len()] };
     let mut context = model.context();
@@ -175,7 +175,7 @@ fn specialised_inputs_are_guarded() {
 fn data_dependent_extents_are_bound() {
     let mut f = Function::new("infer");
     let n = Dim::symbol("N");
-    let x = f.add_input("x", of(DType::F32, &[n.clone()]));
+    let x = f.add_input("x", of(DType::F32, std::slice::from_ref(&n)));
     let mask = f.add_input("mask", of(DType::Bool, &[n]));
     let mut build = Builder::new(&mut f, origin("select"));
     let count = frit_ir::Symbol::new("count");
