@@ -149,6 +149,9 @@ macro_rules! word_enum {
             /// Every value, in the table's order.
             pub const ALL: &[$name] = &[$($name::$variant),*];
 
+            /// Word and meaning of every value.
+            pub const DOCS: &[(&'static str, &'static str)] = &[$(($text, concat!($($doc, "\n"),*))),*];
+
             /// The word for it.
             pub fn name(self) -> &'static str {
                 match self { $($name::$variant => $text),* }

@@ -11,7 +11,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
     version,
     propagate_version = true,
     arg_required_else_help = true,
-    after_help = "MODEL is an .onnx, .frit or .fritc file, or an ONNX test-case folder (model.onnx and test_data_set_0).\n\
+    disable_help_subcommand = true,
+    after_help = "MODEL is an .onnx or .frit file, or an ONNX test-case folder (model.onnx and test_data_set_0).\n\
                   Start with `frit demo`; then point `frit run MODEL` at a model of your own.\n\
                   Something slow or wrong? `frit inspect MODEL --kernels` and `frit run MODEL --dump-ir DIR` show why.\n\n\
                   Exit status: 0 done, 1 refused or failed, 2 wrong usage, 70 an internal error (always a bug)."
@@ -50,6 +51,11 @@ pub(crate) enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Print help on a command, or on a topic: `ops` (the core op set), `passes` (pipelines)
+    Help {
+        /// A command, `ops` or `passes`
+        topic: Option<String>,
+    },
 }
 
 /// How arithmetic may depart from what the model states.
@@ -66,14 +72,10 @@ pub(crate) enum Math {
 pub(crate) enum Emit {
     /// The module after all passes
     Frit,
-    /// Loop IR and schedules of all kernels
-    Loops,
     /// Cranelift IR
     Clif,
     /// Machine code as text
     Asm,
-    /// CUDA C++ of all kernels
-    Cuda,
 }
 
 /// Flags of every command that compiles.
@@ -110,7 +112,7 @@ pub(crate) struct CompileFlags {
 }
 
 /// Where inputs come from.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Inputs")]
 pub(crate) struct InputFlags {
     /// An input's value: .npy, .pb (TensorProto), or an .npz that holds it under its name

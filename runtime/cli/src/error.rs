@@ -1,11 +1,30 @@
 //! What a command fails with: one line that says what and where, one that says what to do, and the exit status.
+//!
+//! In: errors of every room, and the file at work. Out: a [`CliError`]. Messages are made one line here, whatever names
+//! and texts they quote: control characters of a model never reach a terminal.
 
 use std::fmt::Display;
+use std::io;
+use std::path::Path;
 use std::process::ExitCode;
+
+use frit_compiler::cpu::CodeError;
+use frit_compiler::driver::CompileError;
+use frit_compiler::lower::LowerError;
+use frit_compiler::plan::build::BuildError;
+use frit_ir::onnx::OnnxError;
+use frit_ir::text::TextError;
+use frit_passes::legalize::LegalizeError;
+use frit_passes::manager::PassError;
+use frit_runtime::data::DataError;
+use frit_runtime::load::LoadError;
+use frit_runtime::{ModelError, RunError};
 
 /// Exit statuses of the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Status {
+    /// Nobody reads the output any more; nothing to say.
+    Closed = 0,
     /// Refused or failed.
     Failed = 1,
     /// Wrong usage.
@@ -25,10 +44,21 @@ pub(crate) struct CliError {
     pub(crate) status: Status,
 }
 
+/// Result of a command.
+pub(crate) type Done<T = ()> = Result<T, CliError>;
+
+/// What to do about a bug.
+const REPORT: &str = "this is a bug in frit: please report it with the command and the model";
+
 impl CliError {
     /// Refused or failed.
     pub(crate) fn failed(message: impl Display, help: impl Into<String>) -> Self {
         CliError { message: message.to_string(), help: help.into(), status: Status::Failed }
+    }
+
+    /// Failed, and all is said already.
+    pub(crate) fn told() -> Self {
+        CliError::failed("", "")
     }
 
     /// Wrong usage that the parser can't see.
@@ -36,15 +66,222 @@ impl CliError {
         CliError { message: message.to_string(), help: help.into(), status: Status::Usage }
     }
 
+    /// A bug.
+    pub(crate) fn internal(message: impl Display) -> Self {
+        CliError { message: message.to_string(), help: REPORT.to_owned(), status: Status::Internal }
+    }
+
+    /// A file or folder that can't be read or written.
+    pub(crate) fn file(path: &Path, error: &io::Error) -> Self {
+        let help = match error.kind() {
+            io::ErrorKind::NotFound => "check the path",
+            io::ErrorKind::PermissionDenied => "check the permissions of the file and its folder",
+            _ => "check the path, and that the disk has room",
+        };
+        CliError::failed(format!("{}: {error}", path.display()), help)
+    }
+
+    /// Output that can't be written; a closed pipe is the reader's choice.
+    pub(crate) fn output(error: &io::Error) -> Self {
+        let mut failed = CliError::failed(format!("standard output: {error}"), "write to a file instead");
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            failed.status = Status::Closed;
+        }
+        failed
+    }
+
+    /// The same, in a file.
+    pub(crate) fn in_file(mut self, path: &Path) -> Self {
+        let file = path.display().to_string();
+        if !self.message.contains(&file) {
+            self.message = format!("{file}: {}", self.message);
+        }
+        self
+    }
+
+    /// The same, about an output.
+    pub(crate) fn in_output(mut self, name: &str) -> Self {
+        self.message = format!("output `{name}`: {}", self.message);
+        self
+    }
+
     /// Prints the two lines and gives the exit status.
     pub(crate) fn report(&self) -> ExitCode {
-        eprintln!("error: {}", self.message);
-        if !self.help.is_empty() {
-            eprintln!(" help: {}", self.help);
+        if self.status != Status::Closed && !self.message.is_empty() {
+            eprintln!("error: {}", one_line(&self.message));
+            eprintln!(" help: {}", one_line(&self.help));
         }
         ExitCode::from(self.status as u8)
     }
 }
 
-/// Result of a command.
-pub(crate) type Done<T = ()> = Result<T, CliError>;
+/// A text without line breaks and other control characters.
+pub(crate) fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.trim_end().chars() {
+        match c {
+            '\n' => line.push_str("; "),
+            c if c.is_control() => line.extend(c.escape_default()),
+            c => line.push(c),
+        }
+    }
+    line
+}
+
+impl From<OnnxError> for CliError {
+    fn from(error: OnnxError) -> Self {
+        CliError::failed(&error, error.help())
+    }
+}
+
+impl From<TextError> for CliError {
+    fn from(error: TextError) -> Self {
+        let help = match &error {
+            TextError::At { line, excerpt, .. } => {
+                let text = excerpt.lines().next().and_then(|l| l.split_once(" | ")).map_or("", |(_, text)| text.trim());
+                format!("line {line} reads `{text}`; `frit help ops` lists what ops are called")
+            }
+            TextError::File { .. } => "check the path; a constants file lies in the folder of its .frit file".to_owned(),
+        };
+        CliError::failed(&error, help)
+    }
+}
+
+impl From<DataError> for CliError {
+    fn from(error: DataError) -> Self {
+        let help = match &error {
+            DataError::Io { .. } => "check the path and its permissions",
+            DataError::Damaged { .. } => "write the file again; numpy.save and numpy.savez make what is read here",
+            DataError::Unsupported { .. } | DataError::Invalid(_) => {
+                "save plain arrays with numpy.save or numpy.savez: no objects, no structures"
+            }
+        };
+        CliError::failed(&error, help)
+    }
+}
+
+impl From<PassError> for CliError {
+    fn from(error: PassError) -> Self {
+        if error.is_internal() {
+            return CliError::internal(error);
+        }
+        let help = match &error {
+            PassError::Syntax { .. } | PassError::UnknownOption { .. } | PassError::OptionValue { .. } => {
+                return CliError::usage(&error, "`frit help passes` lists passes and their options");
+            }
+            PassError::UnknownPass { .. } => return CliError::usage(&error, "`frit help passes` says what each does"),
+            PassError::Legalize(e) => legalize_help(e),
+            PassError::Dump { .. } => "check the folder of --dump-ir",
+            PassError::Cycle(_) => "the model is damaged: export it again",
+            _ => "",
+        };
+        CliError::failed(&error, help)
+    }
+}
+
+fn legalize_help(error: &LegalizeError) -> &'static str {
+    match error {
+        LegalizeError::Invalid { .. } => {
+            "the model contradicts itself there: fix it at the source, or check it with onnx.checker"
+        }
+        LegalizeError::Unsupported(_) => "export with another opset, or rewrite these parts of the model",
+        LegalizeError::NeedsValues { .. } => "give the values with --input NAME=FILE: shapes depend on them",
+        LegalizeError::Fixed { .. } => "give a value of the declared type",
+        LegalizeError::Cycle(_) => "the model is damaged: export it again",
+    }
+}
+
+impl From<CompileError> for CliError {
+    fn from(error: CompileError) -> Self {
+        match error {
+            CompileError::Pass(e) => e.into(),
+            CompileError::Build(BuildError::Internal(m) | BuildError::Lower(LowerError::Internal(m))) => {
+                CliError::internal(m)
+            }
+            CompileError::Build(e @ BuildError::Unbound { .. }) => CliError::failed(e, "give the extent with --dim"),
+            CompileError::Build(e) => {
+                CliError::failed(e, "rewrite that part of the model; --dump-ir DIR shows what it became")
+            }
+            CompileError::Code(e) => e.into(),
+            e @ CompileError::UnknownDim { .. } => CliError::usage(e, "name one of those with --dim NAME=N"),
+        }
+    }
+}
+
+impl From<CodeError> for CliError {
+    fn from(error: CodeError) -> Self {
+        CliError::failed(error, "machine code is made for x86-64 and aarch64")
+    }
+}
+
+impl From<LoadError> for CliError {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::Onnx { path, source } => CliError::from(source).in_file(&path),
+            LoadError::Text(e) => e.into(),
+            LoadError::Unknown { .. } => CliError::failed(error, "a model is an .onnx or .frit file"),
+            LoadError::Compile(e) => e.into(),
+            LoadError::NeedsValues { .. } => {
+                CliError::failed(error, "give the values with --input NAME=FILE: shapes depend on them")
+            }
+            LoadError::Model(e) => e.into(),
+            LoadError::Run(e) => e.into(),
+        }
+    }
+}
+
+impl From<ModelError> for CliError {
+    fn from(error: ModelError) -> Self {
+        let help = match &error {
+            ModelError::Code { .. } => "allow the process executable memory (W^X policies, ulimit -v)",
+            _ => "compile the model again",
+        };
+        CliError::failed(error, help)
+    }
+}
+
+impl From<RunError> for CliError {
+    fn from(error: RunError) -> Self {
+        if error.is_internal() {
+            return CliError::internal(error);
+        }
+        let help = match &error {
+            RunError::UnknownInput { .. } | RunError::MissingInput { .. } | RunError::ExtraInput(_) => {
+                "`frit inspect MODEL` lists inputs"
+            }
+            RunError::Kind { .. } | RunError::Dtype { .. } | RunError::Size { .. } => {
+                "convert the data to the input's type first (numpy: x.astype)"
+            }
+            RunError::Rank { .. } | RunError::Extent { .. } | RunError::Shape { .. } => {
+                "`frit inspect MODEL` shows the shapes that inputs must have; --dim NAME=N sets a symbolic one"
+            }
+            RunError::Limit { .. } => "use smaller inputs",
+            _ => "the values given make that op fail: check the inputs",
+        };
+        CliError::failed(error, help)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_one_line_whatever_they_quote() {
+        assert_eq!(one_line("node `a\nb`\u{1b}[31m\n"), "node `a; b`\\u{1b}[31m");
+    }
+
+    #[test]
+    fn a_closed_pipe_is_no_failure() {
+        assert_eq!(CliError::output(&io::ErrorKind::BrokenPipe.into()).status, Status::Closed);
+        assert_eq!(CliError::output(&io::ErrorKind::StorageFull.into()).status, Status::Failed);
+    }
+
+    #[test]
+    fn a_text_error_shows_its_line() {
+        let text = "frit 1\nfoo bar\n";
+        let error = frit_ir::text::from_text(text, &frit_ir::text::NoConstants).unwrap_err();
+        let shown = CliError::from(error);
+        assert!(shown.help.contains("reads `"), "{}", shown.help);
+    }
+}

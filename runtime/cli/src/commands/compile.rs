@@ -1,0 +1,112 @@
+//! `frit compile`: a model through all stages; what each did, or one stage as text.
+
+use frit_compiler::cpu::{CodeOptions, compile_text};
+use frit_compiler::kernel::expand::expand;
+use frit_ir::text;
+use frit_runtime::compile::Compiled;
+use serde_json::json;
+
+use crate::args::{CompileArgs, Emit};
+use crate::console::Console;
+use crate::engine;
+use crate::error::{CliError, Done};
+use crate::table::{Align, bytes, milliseconds, table, time};
+
+/// Runs the command.
+pub(crate) fn run(args: &CompileArgs) -> Done {
+    let mut console = Console::new(&args.json)?;
+    let loaded = engine::load(&args.model)?;
+    let file = &loaded.source.file;
+    let ports = engine::inputs_of(&loaded.module);
+    let given = crate::inputs::given(&ports, &Default::default(), loaded.source.case.as_deref())?;
+    let compiled = engine::compile(&loaded.module, &engine::options(&args.flags), &given).map_err(|e| e.in_file(file))?;
+    if let Some(stage) = args.emit {
+        return emit(&compiled, stage, args, &console).map_err(|e| e.in_file(file));
+    }
+    for line in passes(&compiled) {
+        console.line(line)?;
+    }
+    let times = compiled.times;
+    let code = compiled.model.plan().code.len() as u64;
+    console.line(format!("plan    {} kernels, {} in {}", compiled.kernels.len(), compiled.model.ops(), time(times.plan)))?;
+    console.line(format!("code    {} of machine code in {}", bytes(code), time(times.code)))?;
+    console.line(format!("total   {} (reading the file: {})", time(times.total()), time(loaded.time)))?;
+    console.json(&json!({
+        "model": file.display().to_string(),
+        "load_ms": milliseconds(loaded.time),
+        "passes_ms": milliseconds(times.passes),
+        "plan_ms": milliseconds(times.plan),
+        "code_ms": milliseconds(times.code),
+        "compile_ms": milliseconds(times.total()),
+        "kernels": compiled.kernels.len(),
+        "code_bytes": code,
+        "passes": compiled.report.passes.iter().map(pass_record).collect::<Vec<_>>(),
+    }))
+}
+
+/// A pass as JSON.
+pub(crate) fn pass_record(pass: &frit_passes::manager::PassReport) -> serde_json::Value {
+    json!({
+        "pass": pass.step,
+        "ms": pass.seconds * 1e3,
+        "ops_before": pass.ops_before,
+        "ops_after": pass.ops_after,
+        "rules": pass.fired,
+        "near_misses": pass.near_miss_count,
+    })
+}
+
+/// A line for each pass: ops before and after, time, rules that fired most.
+pub(crate) fn passes(compiled: &Compiled) -> Vec<String> {
+    const RULES: usize = 4;
+    let row = |pass: &frit_passes::manager::PassReport| {
+        let mut rules: Vec<(&str, u64)> = pass.fired.iter().map(|(rule, n)| (*rule, *n)).collect();
+        rules.sort_by_key(|(rule, n)| (std::cmp::Reverse(*n), *rule));
+        let more = if rules.len() > RULES { ", ..." } else { "" };
+        let shown: Vec<String> = rules.iter().take(RULES).map(|(rule, n)| format!("{rule} x{n}")).collect();
+        vec![
+            pass.step.clone(),
+            pass.ops_before.to_string(),
+            pass.ops_after.to_string(),
+            time(std::time::Duration::from_secs_f64(pass.seconds.max(0.0))),
+            if shown.is_empty() { "nothing to do".to_owned() } else { shown.join(", ") + more },
+        ]
+    };
+    let head = [
+        ("pass", Align::Left),
+        ("ops", Align::Right),
+        ("then", Align::Right),
+        ("time", Align::Right),
+        ("rules", Align::Left),
+    ];
+    table(&head, &compiled.report.passes.iter().map(row).collect::<Vec<_>>())
+}
+
+fn emit(compiled: &Compiled, stage: Emit, args: &CompileArgs, console: &Console) -> Done {
+    if let (Emit::Frit, Some(path)) = (stage, &args.output) {
+        return Ok(text::write_file(&compiled.module, path)?);
+    }
+    let text = match stage {
+        Emit::Frit => text::to_inline_text(&compiled.module),
+        Emit::Clif | Emit::Asm => machine_text(compiled, stage)?,
+    };
+    match &args.output {
+        Some(path) => std::fs::write(path, text).map_err(|e| CliError::file(path, &e)),
+        None => console.text(&text),
+    }
+}
+
+/// Cranelift IR or instructions of all kernels.
+fn machine_text(compiled: &Compiled, stage: Emit) -> Done<String> {
+    let options = CodeOptions::host()?;
+    let mut all = String::new();
+    for source in &compiled.kernels {
+        let mut kernel = source.kernel.clone();
+        expand(&mut kernel).map_err(|e| CliError::internal(format!("kernel `{}`: {e}", kernel.name)))?;
+        let (clif, asm) = compile_text(&kernel, &source.schedule, &options)?;
+        all.push_str(&format!("; kernel {}: {}\n", source.kernel.name, source.origin));
+        all.push_str(if stage == Emit::Clif { &clif } else { &asm });
+        all.push('\n');
+    }
+    Ok(all)
+}

@@ -1,0 +1,9 @@
+//! A file a command. Each takes its parsed arguments, prints through a console and returns what went wrong.
+
+pub(crate) mod bench;
+pub(crate) mod compile;
+pub(crate) mod demo;
+pub(crate) mod help;
+pub(crate) mod inspect;
+pub(crate) mod run;
+pub(crate) mod verify;

@@ -1,0 +1,172 @@
+//! `frit run`: a model once, on given inputs or on seeded ones, and what came out.
+
+use std::path::Path;
+use std::time::Instant;
+
+use frit_ir::{HostValue, Tensor};
+use frit_runtime::data::{Array, npz};
+use frit_runtime::{Context, InputRef, Model};
+use serde_json::json;
+
+use crate::args::RunArgs;
+use crate::console::Console;
+use crate::engine;
+use crate::error::{CliError, Done};
+use crate::inputs::{self, Bound};
+use crate::numbers::to_f64s;
+use crate::table::{Align, milliseconds, table, time};
+
+/// Elements shown of an output.
+const SHOWN: usize = 6;
+
+/// Runs the command.
+pub(crate) fn run(args: &RunArgs) -> Done {
+    let mut console = Console::new(&args.json)?;
+    engine::set_threads(args.flags.threads);
+    inputs::check_files(&args.inputs)?;
+    let loaded = engine::load(&args.model)?;
+    let file = loaded.source.file.clone();
+    let ports = engine::inputs_of(&loaded.module);
+    let given = inputs::given(&ports, &args.inputs, loaded.source.case.as_deref())?;
+    let compiled = engine::compile(&loaded.module, &engine::options(&args.flags), &given).map_err(|e| e.in_file(&file))?;
+    let bound = inputs::complete(&engine::ports_of(&compiled.model), given, args.inputs.seed)?;
+    for line in inputs::describe(&bound, args.inputs.seed) {
+        console.line(line)?;
+    }
+    let mut context = compiled.model.context();
+    context.set_profiling(args.profile.is_some());
+    let start = Instant::now();
+    execute(&mut context, &bound).map_err(|e| e.in_file(&file))?;
+    let took = start.elapsed();
+    let outputs = collect(&compiled.model, &context)?;
+    if let Some(path) = &args.profile {
+        write_profile(path, &context)?;
+    }
+    if let Some(path) = &args.output {
+        write_outputs(path, &outputs)?;
+    }
+    let compile_time = compiled.times.total();
+    console.line(format!(
+        "ran in {} (read {}, compiled {}; {})",
+        time(took),
+        time(loaded.time),
+        time(compile_time),
+        compiled.model.ops()
+    ))?;
+    for line in summary(&outputs) {
+        console.line(line)?;
+    }
+    if let Some(path) = &args.output {
+        console.line(format!("outputs are in {}", path.display()))?;
+    }
+    console.json(&json!({
+        "model": file.display().to_string(),
+        "run_ms": milliseconds(took),
+        "load_ms": milliseconds(loaded.time),
+        "compile_ms": milliseconds(compile_time),
+        "inputs": bound.iter().map(|b| record(&b.name, &b.value)).collect::<Vec<_>>(),
+        "outputs": outputs.iter().map(|(name, value)| record(name, value)).collect::<Vec<_>>(),
+    }))
+}
+
+/// Runs once with the values bound.
+pub(crate) fn execute(context: &mut Context, bound: &[Bound]) -> Done {
+    let values: Vec<InputRef<'_>> = bound.iter().map(|b| (&b.value).into()).collect();
+    Ok(context.run(&values)?)
+}
+
+/// Copies of all outputs, by name.
+pub(crate) fn collect(model: &Model, context: &Context) -> Done<Vec<(String, HostValue)>> {
+    let outputs = model.outputs().iter().enumerate();
+    outputs.map(|(i, port)| Ok((port.name.clone(), context.output(i)?.to_host()?))).collect()
+}
+
+/// Smallest, mean and largest of what is a number.
+fn statistics(tensor: &Tensor) -> Option<(f64, f64, f64, Vec<f64>)> {
+    let values = to_f64s(tensor)?;
+    let first: Vec<f64> = values.iter().copied().take(SHOWN).collect();
+    let least = values.iter().copied().fold(f64::NAN, f64::min);
+    let largest = values.iter().copied().fold(f64::NAN, f64::max);
+    let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
+    Some((least, mean, largest, first))
+}
+
+fn summary(outputs: &[(String, HostValue)]) -> Vec<String> {
+    let short = |v: f64| if v == v.trunc() && v.abs() < 1e9 { format!("{v}") } else { format!("{v:.5}") };
+    let row = |(name, value): &(String, HostValue)| {
+        let mut row = vec![name.clone()];
+        let Some(tensor) = value.tensor() else {
+            let what = match value {
+                HostValue::Sequence(items) => format!("sequence of {}", items.len()),
+                other => other.kind().to_owned(),
+            };
+            row.extend([what]);
+            return row;
+        };
+        row.extend([tensor.dtype().to_string(), format!("{:?}", tensor.shape())]);
+        match (statistics(tensor), tensor.strings()) {
+            (Some((least, mean, largest, first)), _) => {
+                row.extend([short(least), short(mean), short(largest)]);
+                row.push(first.into_iter().map(short).collect::<Vec<_>>().join(" "));
+            }
+            (None, Some(texts)) => {
+                row.extend(["", "", ""].map(str::to_owned));
+                row.push(texts.iter().take(SHOWN).map(|t| format!("{t:?}")).collect::<Vec<_>>().join(" "));
+            }
+            (None, None) => {}
+        }
+        row
+    };
+    let head = [
+        ("output", Align::Left),
+        ("type", Align::Left),
+        ("shape", Align::Left),
+        ("min", Align::Right),
+        ("mean", Align::Right),
+        ("max", Align::Right),
+        ("first values", Align::Left),
+    ];
+    table(&head, &outputs.iter().map(row).collect::<Vec<_>>())
+}
+
+fn record(name: &str, value: &HostValue) -> serde_json::Value {
+    let Some(tensor) = value.tensor() else { return json!({ "name": name, "kind": value.kind() }) };
+    let mut record = json!({ "name": name, "dtype": tensor.dtype().name(), "shape": tensor.shape() });
+    // JSON has no NaN and no infinity: they become null.
+    if let (Some((least, mean, largest, first)), Some(fields)) = (statistics(tensor), record.as_object_mut()) {
+        fields.insert("min".to_owned(), json!(least));
+        fields.insert("mean".to_owned(), json!(mean));
+        fields.insert("max".to_owned(), json!(largest));
+        fields.insert("first".to_owned(), json!(first));
+    }
+    record
+}
+
+fn write_outputs(path: &Path, outputs: &[(String, HostValue)]) -> Done {
+    let mut arrays = Vec::with_capacity(outputs.len());
+    for (name, value) in outputs {
+        let Some(tensor) = value.tensor() else {
+            let message = format!("output `{name}` is {}: an .npz holds tensors only", value.kind());
+            return Err(CliError::failed(message, "run without --output; the summary tells what it holds"));
+        };
+        let array = Array::try_from(tensor).map_err(|e| CliError::from(e).in_output(name))?;
+        arrays.push((name.as_str(), array));
+    }
+    Ok(npz::write_file(path, arrays.iter().map(|(name, array)| (*name, array)))?)
+}
+
+fn write_profile(path: &Path, context: &Context) -> Done {
+    let steps = context.profile();
+    let step = |s: &frit_runtime::session::StepTime| {
+        json!({
+            "program": s.program,
+            "step": s.step,
+            "name": s.name,
+            "origin": s.origin,
+            "microseconds": s.nanoseconds as f64 / 1e3,
+            "calls": s.calls,
+        })
+    };
+    let text = json!({ "steps": steps.iter().map(step).collect::<Vec<_>>() }).to_string();
+    std::fs::write(path, text + "\n").map_err(|e| CliError::file(path, &e))
+}
