@@ -142,7 +142,8 @@ impl<'a> Emitter<'a> {
         if let Some(reg) = self.rows.get(&value).copied() {
             let dims = self.dims(value)?;
             let position = self.ranges.simplify(&linearize(index, &dims));
-            if position != self.row {
+            // Of a single row the index is 0, whatever its loop is called.
+            if position != self.ranges.simplify(&self.row) {
                 return Err(LowerError::Unfusable {
                     origin: self.body.node(value.node).origin.to_string(),
                     message: format!("a row result is read at {position}, the row is {}", self.row),

@@ -28,8 +28,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Import, optimise, compile, run and check an embedded AF-KAN; needs no file and no network
     Demo(DemoArgs),
-    /// Compile a model; write it as .fritc, or show a stage of the compilation
-    #[command(after_help = "Examples:\n  frit compile model.onnx -o model.fritc\n  frit compile model.onnx --emit loops\n  \
+    /// Compile a model and tell what every stage did, or show a stage as text
+    #[command(after_help = "Examples:\n  frit compile model.onnx\n  frit compile model.onnx --emit loops\n  \
                             frit compile model.onnx --dump-ir dump && frit run dump/02-simplify.frit")]
     Compile(CompileArgs),
     /// Run a model once, on given inputs or on seeded ones
@@ -38,8 +38,10 @@ pub(crate) enum Command {
                             is used; else inputs are made from a seed and their shapes printed.")]
     Run(RunArgs),
     /// Check ONNX test-case folders: run each data set and compare with its outputs
-    #[command(after_help = "A case is passed, failed (wrong, error, crash) or skipped (refused as unsupported, with the \
-                            reason).\nTolerance: the case's data.json, else rtol 1e-3, atol 1e-7; bfloat16 rtol at least 2^-6.")]
+    #[command(
+        after_help = "A case is passed, failed (wrong, error, crash) or skipped (refused as unsupported, with the \
+                            reason).\nTolerance: the case's data.json, else rtol 1e-3, atol 1e-7; bfloat16 rtol at least 2^-6."
+    )]
     Verify(VerifyArgs),
     /// Show ops, shapes, parameters, FLOPs, bytes, peak memory, kernels, and why things were not fused
     Inspect(InspectArgs),
@@ -72,6 +74,8 @@ pub(crate) enum Math {
 pub(crate) enum Emit {
     /// The module after all passes
     Frit,
+    /// Loop IR and schedules of all kernels
+    Loops,
     /// Cranelift IR
     Clif,
     /// Machine code as text
@@ -147,10 +151,10 @@ pub(crate) struct CompileArgs {
     /// The model
     #[arg(value_hint = ValueHint::AnyPath)]
     pub(crate) model: PathBuf,
-    /// Where to write: the .fritc, or the text of --emit. Without it no .fritc is written
-    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    /// Where to write the text of --emit; stdout unless given
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "emit")]
     pub(crate) output: Option<PathBuf>,
-    /// Show a stage instead of writing a .fritc
+    /// Show a stage of the compilation as text
     #[arg(long, value_enum)]
     pub(crate) emit: Option<Emit>,
     #[command(flatten)]
@@ -173,9 +177,6 @@ pub(crate) struct RunArgs {
     /// Where to write the time of every step, as JSON
     #[arg(long, value_name = "FILE.json", value_hint = ValueHint::FilePath)]
     pub(crate) profile: Option<PathBuf>,
-    /// Run machine code stored in a .fritc that this machine did not write
-    #[arg(long)]
-    pub(crate) trust_code: bool,
     #[command(flatten)]
     pub(crate) flags: CompileFlags,
     #[command(flatten)]

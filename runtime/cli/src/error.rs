@@ -105,6 +105,16 @@ impl CliError {
         self
     }
 
+    /// What the argument parser refused: the first paragraph says what, the tip or usage what to do.
+    pub(crate) fn arguments(refused: &clap::Error) -> Self {
+        let text = refused.to_string();
+        let mut paragraphs = text.split("\n\n").map(|p| p.split_whitespace().collect::<Vec<_>>().join(" "));
+        let message = paragraphs.next().unwrap_or_default();
+        let rest: Vec<String> = paragraphs.filter(|p| !p.is_empty() && !p.starts_with("For more")).collect();
+        let message = message.strip_prefix("error: ").unwrap_or(&message).to_owned();
+        CliError::usage(message, format!("{}; `frit help COMMAND` explains", rest.join("; ")).trim_start_matches("; "))
+    }
+
     /// Prints the two lines and gives the exit status.
     pub(crate) fn report(&self) -> ExitCode {
         if self.status != Status::Closed && !self.message.is_empty() {
@@ -141,7 +151,9 @@ impl From<TextError> for CliError {
                 let text = excerpt.lines().next().and_then(|l| l.split_once(" | ")).map_or("", |(_, text)| text.trim());
                 format!("line {line} reads `{text}`; `frit help ops` lists what ops are called")
             }
-            TextError::File { .. } => "check the path; a constants file lies in the folder of its .frit file".to_owned(),
+            TextError::File { .. } => {
+                "check the path; a constants file lies in the folder of its .frit file".to_owned()
+            }
         };
         CliError::failed(&error, help)
     }
@@ -203,7 +215,9 @@ impl From<CompileError> for CliError {
                 CliError::failed(e, "rewrite that part of the model; --dump-ir DIR shows what it became")
             }
             CompileError::Code(e) => e.into(),
-            e @ CompileError::UnknownDim { .. } => CliError::usage(e, "name one of those with --dim NAME=N"),
+            e @ CompileError::UnknownDim { .. } => {
+                CliError::usage(e, "`frit inspect MODEL` shows the shapes of inputs")
+            }
         }
     }
 }

@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn given_values_fix_symbols_and_the_rest_is_one() {
         let ports = [
-            port("x", DType::F32, &[Dim::symbol("n"), Dim::from(3)]),
+            port("x", DType::F32, &[Dim::symbol("n"), Dim::from(3_usize)]),
             port("y", DType::I64, &[Dim::symbol("n")]),
             port("z", DType::F16, &[Dim::symbol("m")]),
         ];
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_seed_gives_the_same_values_again() {
-        let ports = [port("x", DType::F32, &[Dim::from(5)])];
+        let ports = [port("x", DType::F32, &[Dim::from(5_usize)])];
         let made = |seed| complete(&ports, Given::new(), seed).unwrap()[0].value.clone();
         assert_eq!(made(1), made(1));
         assert_ne!(made(1), made(2));

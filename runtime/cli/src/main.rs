@@ -24,6 +24,7 @@ use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 
 use clap::Parser;
+use clap::error::ErrorKind;
 
 use args::{Cli, Command};
 use console::Console;
@@ -38,11 +39,12 @@ static PANIC: Mutex<Option<String>> = Mutex::new(None);
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(asked) => {
-            // Help and versions come this way too; a reader that is gone is no reason to fail.
+        // Help and versions come this way too; a reader that is gone is no reason to fail.
+        Err(asked) if !asked.use_stderr() || asked.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             let _ = asked.print();
             return ExitCode::from(u8::try_from(asked.exit_code()).unwrap_or(2));
         }
+        Err(refused) => return CliError::arguments(&refused).report(),
     };
     std::panic::set_hook(Box::new(|panic| {
         let text = panic.payload_as_str().unwrap_or("no message");

@@ -34,7 +34,7 @@ pub(crate) fn from_f64s(dtype: DType, shape: &[usize], values: impl Iterator<Ite
 pub(crate) struct Difference {
     /// Largest |a - b|.
     pub(crate) absolute: f64,
-    /// Largest |a - b| / |b|, over elements where b is not tiny.
+    /// Largest |a - b| / |b|; a |b| below a hundredth of the largest counts as that, for nothing is relative to 0.
     pub(crate) relative: f64,
     /// Elements beyond `atol + rtol |b|`, or NaN on one side only.
     pub(crate) outside: usize,
@@ -46,18 +46,22 @@ pub(crate) fn difference(found: &Tensor, expected: &Tensor, rtol: f64, atol: f64
         return None;
     }
     let mut all = Difference::default();
-    for (a, b) in to_f64s(found)?.into_iter().zip(to_f64s(expected)?) {
+    let expected = to_f64s(expected)?;
+    let floor = expected.iter().map(|b| b.abs()).filter(|b| b.is_finite()).fold(0.0, f64::max) / 100.0;
+    for (a, b) in to_f64s(found)?.into_iter().zip(expected) {
         if a == b || (a.is_nan() && b.is_nan()) {
             continue;
         }
         let apart = (a - b).abs();
         // NaN and infinity are beyond every tolerance.
-        if !(apart <= atol + rtol * b.abs()) {
+        let inside = apart <= atol + rtol * b.abs();
+        if !inside {
             all.outside += 1;
         }
         all.absolute = all.absolute.max(if apart.is_nan() { f64::INFINITY } else { apart });
-        if b.abs() > 1e-6 {
-            all.relative = all.relative.max(apart / b.abs());
+        let scale = b.abs().max(floor);
+        if scale > 0.0 {
+            all.relative = all.relative.max(apart / scale);
         }
     }
     Some(all)

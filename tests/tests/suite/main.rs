@@ -1,3 +1,4 @@
 //! What crosses crates, in one binary: house rules, conformance, random modules, robustness.
 
+mod cli;
 mod tidy;

@@ -56,7 +56,8 @@ pub(crate) fn run(args: &BenchArgs) -> Done {
     let ports = engine::inputs_of(&loaded.module);
     let given = inputs::given(&ports, &args.inputs, loaded.source.case.as_deref())?;
     let start = Instant::now();
-    let compiled = engine::compile(&loaded.module, &engine::options(&args.flags), &given).map_err(|e| e.in_file(file))?;
+    let compiled =
+        engine::compile(&loaded.module, &engine::options(&args.flags), &given).map_err(|e| e.in_file(file))?;
     let compile_time = start.elapsed();
     let bound = inputs::complete(&engine::ports_of(&compiled.model), given, args.inputs.seed)?;
     for line in inputs::describe(&bound, args.inputs.seed) {
@@ -66,10 +67,11 @@ pub(crate) fn run(args: &BenchArgs) -> Done {
     let timing = measure(&mut context, &bound, args.runs, WARM_UP).map_err(|e| e.in_file(file))?;
     let (threads, bits) = (Pool::global().threads(), engine::vector_bits(&compiled.kernels));
     console.line(format!(
-        "median {}, fastest {} of {} runs on {threads} threads, vectors of {bits} bits (read {}, compiled {})",
+        "median {}, fastest {} of {} runs on {threads} threads, loops of up to {} lanes (read {}, compiled {})",
         time(timing.median),
         time(timing.least),
         args.runs,
+        bits / engine::F32_BITS,
         time(loaded.time),
         time(compile_time),
     ))?;

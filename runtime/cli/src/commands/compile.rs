@@ -2,6 +2,8 @@
 
 use frit_compiler::cpu::{CodeOptions, compile_text};
 use frit_compiler::kernel::expand::expand;
+use frit_compiler::plan::build::KernelSource;
+use frit_compiler::schedule::Directive;
 use frit_ir::text;
 use frit_runtime::compile::Compiled;
 use serde_json::json;
@@ -19,7 +21,8 @@ pub(crate) fn run(args: &CompileArgs) -> Done {
     let file = &loaded.source.file;
     let ports = engine::inputs_of(&loaded.module);
     let given = crate::inputs::given(&ports, &Default::default(), loaded.source.case.as_deref())?;
-    let compiled = engine::compile(&loaded.module, &engine::options(&args.flags), &given).map_err(|e| e.in_file(file))?;
+    let compiled =
+        engine::compile(&loaded.module, &engine::options(&args.flags), &given).map_err(|e| e.in_file(file))?;
     if let Some(stage) = args.emit {
         return emit(&compiled, stage, args, &console).map_err(|e| e.in_file(file));
     }
@@ -28,7 +31,12 @@ pub(crate) fn run(args: &CompileArgs) -> Done {
     }
     let times = compiled.times;
     let code = compiled.model.plan().code.len() as u64;
-    console.line(format!("plan    {} kernels, {} in {}", compiled.kernels.len(), compiled.model.ops(), time(times.plan)))?;
+    console.line(format!(
+        "plan    {} kernels, {} in {}",
+        compiled.kernels.len(),
+        compiled.model.ops(),
+        time(times.plan)
+    ))?;
     console.line(format!("code    {} of machine code in {}", bytes(code), time(times.code)))?;
     console.line(format!("total   {} (reading the file: {})", time(times.total()), time(loaded.time)))?;
     console.json(&json!({
@@ -88,11 +96,34 @@ fn emit(compiled: &Compiled, stage: Emit, args: &CompileArgs, console: &Console)
     }
     let text = match stage {
         Emit::Frit => text::to_inline_text(&compiled.module),
+        Emit::Loops => loops(compiled),
         Emit::Clif | Emit::Asm => machine_text(compiled, stage)?,
     };
     match &args.output {
         Some(path) => std::fs::write(path, text).map_err(|e| CliError::file(path, &e)),
         None => console.text(&text),
+    }
+}
+
+/// Loop IR of all kernels, each under its schedule.
+fn loops(compiled: &Compiled) -> String {
+    let mut all = String::new();
+    for KernelSource { kernel, schedule, origin } in &compiled.kernels {
+        all.push_str(&format!("; {origin}\n"));
+        let directives: Vec<String> = schedule.directives.iter().map(directive).collect();
+        if !directives.is_empty() {
+            all.push_str(&format!("; schedule: {}\n", directives.join("; ")));
+        }
+        all.push_str(&format!("{kernel}\n"));
+    }
+    all
+}
+
+fn directive(directive: &Directive) -> String {
+    match directive {
+        Directive::Vector { var, lanes } => format!("vector {var} {lanes}"),
+        Directive::Unroll { var } => format!("unroll {var}"),
+        Directive::Threads { var, grain } => format!("threads {var} {grain}"),
     }
 }
 

@@ -54,7 +54,12 @@ pub(crate) fn run(args: &DemoArgs) -> Done {
         console.line(format!("        {line}"))?;
     }
     let code = bytes(best.model.plan().code.len() as u64);
-    console.line(format!("lower     {} kernels ({}): {}", best.kernels.len(), best.model.ops(), time(best.times.plan)))?;
+    console.line(format!(
+        "lower     {} kernels ({}): {}",
+        best.kernels.len(),
+        best.model.ops(),
+        time(best.times.plan)
+    ))?;
     console.line(format!("codegen   {code} of machine code: {}", time(best.times.code)))?;
 
     let bound = bind(&best.model)?;
@@ -71,7 +76,11 @@ pub(crate) fn run(args: &DemoArgs) -> Done {
     let mut plain_context = plain.model.context();
     let slow = timed(&mut plain_context, &bound)?;
     let plain_difference = check(&plain.model, &collect(&plain.model, &plain_context)?)?;
-    console.line(format!("compare   -O0: {} kernels, compiled in {}", plain.kernels.len(), time(plain.times.total())))?;
+    console.line(format!(
+        "compare   -O0: {} kernels, compiled in {}",
+        plain.kernels.len(),
+        time(plain.times.total())
+    ))?;
 
     let speedup = slow.median.as_secs_f64() / fast.median.as_secs_f64().max(1e-12);
     console.line("")?;

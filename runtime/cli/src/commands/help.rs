@@ -45,7 +45,8 @@ fn ops() -> String {
     for (name, class, about) in Op::DOCS {
         all.push((*class, (*name).to_owned(), one_line(about)));
     }
-    let mut text = String::from("The core ops: every model becomes these, and every pass and back end knows only these.\n");
+    let mut text =
+        String::from("The core ops: every model becomes these, and every pass and back end knows only these.\n");
     let classes = [
         OpClass::Source,
         OpClass::Elementwise,
@@ -82,6 +83,8 @@ fn passes() -> String {
     for (digit, level) in [Level::O0, Level::O1, Level::O2, Level::O3].into_iter().enumerate() {
         text.push_str(&format!("  -O{digit}  {}\n", level.pipeline_text()));
     }
-    text.push_str("\nExample: frit compile model.onnx --passes \"legalize,shape,simplify,fuse(max-ops=40)\" --emit frit\n");
+    text.push_str(
+        "\nExample: frit compile model.onnx --passes \"legalize,shape,simplify,fuse(max-ops=40)\" --emit frit\n",
+    );
     text
 }

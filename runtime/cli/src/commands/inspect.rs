@@ -28,8 +28,14 @@ pub(crate) fn run(args: &InspectArgs) -> Done {
     let file = &loaded.source.file;
     let ports = engine::inputs_of(&loaded.module);
     let given = inputs::given(&ports, &Default::default(), loaded.source.case.as_deref())?;
-    let compiled = engine::compile(&loaded.module, &engine::options(&args.flags), &given).map_err(|e| e.in_file(file))?;
-    console.line(format!("{}: read in {}, compiled in {}", file.display(), time(loaded.time), time(compiled.times.total())))?;
+    let compiled =
+        engine::compile(&loaded.module, &engine::options(&args.flags), &given).map_err(|e| e.in_file(file))?;
+    console.line(format!(
+        "{}: read in {}, compiled in {}",
+        file.display(),
+        time(loaded.time),
+        time(compiled.times.total())
+    ))?;
     signature(&compiled, &console)?;
     let facts = facts(&loaded, &compiled, args);
     costs(&facts, &console)?;
@@ -163,7 +169,9 @@ fn kernels(compiled: &Compiled, console: &Console) -> Done {
         }
     }
     console.line(format!("\nlibrary calls: {}", calls.len()))?;
-    table(&[("call", Align::Left), ("computes", Align::Left)], &calls).into_iter().try_for_each(|line| console.line(line))
+    table(&[("call", Align::Left), ("computes", Align::Left)], &calls)
+        .into_iter()
+        .try_for_each(|line| console.line(line))
 }
 
 /// Why ops were not fused, loops are not vectors, rules did not fire.

@@ -28,7 +28,8 @@ pub(crate) fn run(args: &RunArgs) -> Done {
     let file = loaded.source.file.clone();
     let ports = engine::inputs_of(&loaded.module);
     let given = inputs::given(&ports, &args.inputs, loaded.source.case.as_deref())?;
-    let compiled = engine::compile(&loaded.module, &engine::options(&args.flags), &given).map_err(|e| e.in_file(&file))?;
+    let compiled =
+        engine::compile(&loaded.module, &engine::options(&args.flags), &given).map_err(|e| e.in_file(&file))?;
     let bound = inputs::complete(&engine::ports_of(&compiled.model), given, args.inputs.seed)?;
     for line in inputs::describe(&bound, args.inputs.seed) {
         console.line(line)?;

@@ -1,0 +1,217 @@
+//! The `frit` command from outside: exit statuses, the two lines of an error, the ends of reports, JSON.
+//!
+//! The binary is a package of its own, so it is found beside this test's executable, built on first use: the same
+//! profile, the same target folder.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+use frit_ir::builder::Builder;
+use frit_ir::{DType, Dim, Function, HostValue, Module, Origin, Tensor, TensorType, UnaryOp, onnx, text};
+
+/// The binary, made up to date once.
+fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let test = std::env::current_exe().unwrap();
+        let profile = test.ancestors().find(|p| p.file_name().is_some_and(|n| n == "deps")).unwrap().parent().unwrap();
+        let name = if profile.ends_with("debug") { "dev" } else { profile.file_name().unwrap().to_str().unwrap() };
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--package", "frit-cli", "--profile", name]);
+        build.arg("--target-dir").arg(profile.parent().unwrap());
+        let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        profile.join(format!("frit{}", std::env::consts::EXE_SUFFIX))
+    })
+}
+
+fn frit<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>) -> Output {
+    Command::new(binary()).args(arguments).output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Runs what must fail: the status, and exactly two lines on stderr.
+fn fails(arguments: &[&str], status: i32) -> String {
+    let output = frit(arguments);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(status), "{arguments:?}: {said}");
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines.len(), 2, "{arguments:?}: {said}");
+    assert!(lines[0].starts_with("error: ") && lines[0].len() > 10, "{said}");
+    assert!(lines[1].starts_with(" help: ") && lines[1].len() > 10, "{said}");
+    said
+}
+
+/// A module y = exp(x) over [n, 3], as a file.
+fn exp_model(folder: &Path) -> PathBuf {
+    let mut function = Function::new("infer");
+    let x = function.add_input("x", TensorType::new(DType::F32, [Dim::symbol("n"), Dim::from(3_usize)]));
+    let y = Builder::new(&mut function, Origin::named("y")).unary(UnaryOp::Exp, x).unwrap();
+    function.add_output("y", y);
+    let path = folder.join("exp.frit");
+    text::write_file(&Module::of(function), &path).unwrap();
+    path
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// The demo's model, which a clone holds.
+fn demo_assets() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../runtime/cli/assets/demo")
+}
+
+/// A case folder of the demo's model; `right` false: with an output that it does not give.
+fn case(folder: &Path, name: &str, right: bool) -> PathBuf {
+    let (case, assets) = (folder.join(name), demo_assets());
+    let set = case.join("test_data_set_0");
+    std::fs::create_dir_all(&set).unwrap();
+    std::fs::copy(assets.join("model.onnx"), case.join("model.onnx")).unwrap();
+    std::fs::write(case.join("data.json"), r#"{"rtol": 0.001, "atol": 0.00001}"#).unwrap();
+    std::fs::copy(assets.join("input.pb"), set.join("input_0.pb")).unwrap();
+    let expected = std::fs::read(assets.join("output.pb")).unwrap();
+    let expected = if right {
+        expected
+    } else {
+        let shape = onnx::read_tensor(&expected).unwrap().shape().to_vec();
+        let zeros = Tensor::f32(&shape, &vec![0.0; shape.iter().product()]).unwrap();
+        onnx::write_value("y", &HostValue::Tensor(zeros))
+    };
+    std::fs::write(set.join("output_0.pb"), expected).unwrap();
+    case
+}
+
+#[test]
+fn the_demo_ends_well_and_says_where_to_look_next() {
+    let output = frit(["demo"]);
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    for part in
+        ["import", "legalize", "codegen", "check     as PyTorch computed", "-O3", "-O0", "frit inspect model.onnx"]
+    {
+        assert!(text.contains(part), "`{part}` is missing:\n{text}");
+    }
+    let json = frit(["demo", "--json"]);
+    let record: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(record["passed"], true);
+    assert!(record["max_rel_error"].as_f64().unwrap() < 1e-3);
+}
+
+#[test]
+fn what_cannot_be_read_is_refused_in_two_lines() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, content: &str| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, content).unwrap();
+        file
+    };
+    assert!(fails(&["run", path(&folder.path().join("absent.onnx"))], 1).contains("absent.onnx"));
+    assert!(fails(&["run", path(folder.path())], 1).contains("without model.onnx"));
+    assert!(fails(&["run", path(&file("empty.onnx", ""))], 1).contains("empty"));
+    assert!(fails(&["run", path(&file("model.txt", "x"))], 1).contains("model.txt"));
+    assert!(fails(&["run", path(&file("noise.onnx", "not a model"))], 1).contains("noise.onnx"));
+    let wrong = fails(&["run", path(&file("wrong.frit", "frit 1\nfoo bar\n"))], 1);
+    assert!(wrong.contains("wrong.frit:2:1") && wrong.contains("foo bar"), "{wrong}");
+    assert!(fails(&["verify", path(folder.path())], 1).contains("without model.onnx"));
+}
+
+#[test]
+fn wrong_usage_exits_with_2() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = exp_model(folder.path());
+    fails(&["run"], 2);
+    fails(&["fly"], 2);
+    fails(&["run", path(&model), "-O", "7"], 2);
+    assert!(fails(&["run", path(&model), "--passes", "nonsense"], 2).contains("nonsense"));
+    assert!(fails(&["run", path(&model), "--dim", "q=2"], 2).contains("`q`"));
+    let data = folder.path().join("z.npy");
+    std::fs::write(&data, "").unwrap();
+    assert!(fails(&["run", path(&model), "--input", &format!("z={}", path(&data))], 2).contains("no input `z`"));
+    assert!(fails(&["run", path(&model), "--input", &format!("x={}", path(&data))], 1).contains("z.npy"));
+    assert!(fails(&["help", "nothing"], 2).contains("nothing"));
+}
+
+#[test]
+fn a_run_makes_inputs_and_writes_outputs_and_profiles() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = exp_model(folder.path());
+    let (npz, profile) = (folder.path().join("out.npz"), folder.path().join("profile.json"));
+    let output = frit(["run", path(&model), "--dim", "n=5", "--output", path(&npz), "--profile", path(&profile)]);
+    let text = stdout(&output);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("input  x: f32 [5, 3], made from seed 0"), "{text}");
+    let arrays = frit_runtime::data::npz::read_file(&npz).unwrap();
+    assert_eq!((arrays[0].0.as_str(), arrays[0].1.shape()), ("y", &[5, 3][..]));
+    let steps: serde_json::Value = serde_json::from_slice(&std::fs::read(&profile).unwrap()).unwrap();
+    assert!(!steps["steps"].as_array().unwrap().is_empty());
+    // The result of one run is the input of another, by name of the archive's member.
+    let renamed = folder.path().join("x.npy");
+    frit_runtime::data::npy::write_file(&arrays[0].1, &renamed).unwrap();
+    let again = frit(["run", path(&model), "--input", &format!("x={}", path(&renamed)), "--json"]);
+    let record: serde_json::Value = serde_json::from_slice(&again.stdout).unwrap();
+    assert_eq!(record["outputs"][0]["shape"], serde_json::json!([5, 3]));
+}
+
+#[test]
+fn verify_ends_with_its_count_and_fails_when_a_case_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let (right, wrong) = (case(folder.path(), "right", true), case(folder.path(), "wrong", false));
+    let output = frit(["verify", path(&right)]);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(stdout(&output), "PASS right\n1 passed, 0 failed, 0 skipped\n");
+    let output = frit(["verify", path(&right), path(&wrong)]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = stdout(&output);
+    assert!(text.contains("\nFAIL wrong: output `y`: "), "{text}");
+    assert_eq!(text.lines().last(), Some("1 passed, 1 failed, 0 skipped"));
+    let output = frit(["verify", "--json", path(&right), path(&wrong)]);
+    let lines: Vec<serde_json::Value> =
+        stdout(&output).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((&lines[0]["verdict"], &lines[1]["verdict"]), (&"passed".into(), &"failed".into()));
+    assert!(lines[0]["generated"].as_u64().unwrap() > 10);
+    assert_eq!(lines[2], serde_json::json!({ "passed": 1, "failed": 1, "skipped": 0 }));
+}
+
+#[test]
+fn reports_are_json_and_texts_of_stages_are_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = exp_model(folder.path());
+    for command in ["inspect", "bench", "compile"] {
+        let output = frit([command, path(&model), "--json"]);
+        let record: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(record["compile_ms"].as_f64().unwrap() > 0.0, "{command}");
+    }
+    for (stage, part) in [("frit", "exp"), ("loops", "kernel "), ("clif", "function"), ("asm", "ret")] {
+        let output = frit(["compile", path(&model), "--emit", stage]);
+        assert!(output.status.success() && stdout(&output).contains(part), "{stage}: {}", stdout(&output));
+    }
+    let inspected = stdout(&frit(["inspect", path(&model), "--kernels", "--dim", "n=4"]));
+    assert!(inspected.contains("operations  12 floating-point"), "{inspected}");
+    assert!(stdout(&frit(["completions", "bash"])).contains("frit"));
+    assert!(stdout(&frit(["help", "ops"])).contains("dot_general"));
+    assert!(stdout(&frit(["help", "passes"])).contains("legalize"));
+}
+
+#[test]
+fn golden_cases_pass_and_the_invalid_one_is_named() {
+    let shared = std::env::var_os("FRIT_SHARED").map(PathBuf::from);
+    let shared = shared.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"));
+    let golden = shared.join("golden/afkan");
+    if !golden.is_dir() {
+        println!("skipped: no golden cases; FRIT_SHARED names their folder");
+        return;
+    }
+    let mut cases: Vec<PathBuf> =
+        std::fs::read_dir(golden.join("cases")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    cases.sort();
+    let output = frit(std::iter::once(PathBuf::from("verify")).chain(cases));
+    let text = stdout(&output);
+    assert_eq!(text.lines().last(), Some("10 passed, 0 failed, 0 skipped"), "{text}");
+    let said = fails(&["run", path(&golden.join("invalid/squeeze_of_64.onnx"))], 1);
+    assert!(said.contains("Squeeze") && said.contains("axis 0") && said.contains("extent 64"), "{said}");
+}
