@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
     propagate_version = true,
     arg_required_else_help = true,
     disable_help_subcommand = true,
-    after_help = "MODEL is an .onnx or .frit file, or an ONNX test-case folder (model.onnx and test_data_set_0).\n\
+    after_help = "MODEL is an .onnx, .frit or .fritc file, or an ONNX test-case folder (model.onnx and test_data_set_0).\n\
                   Start with `frit demo`; then point `frit run MODEL` at a model of your own.\n\
                   Something slow or wrong? `frit inspect MODEL --kernels` and `frit run MODEL --dump-ir DIR` show why.\n\n\
                   Exit status: 0 done, 1 refused or failed, 2 wrong usage, 70 an internal error (always a bug)."
@@ -28,9 +28,11 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Import, optimise, compile, run and check an embedded AF-KAN; needs no file and no network
     Demo(DemoArgs),
-    /// Compile a model and tell what every stage did, or show a stage as text
-    #[command(after_help = "Examples:\n  frit compile model.onnx\n  frit compile model.onnx --emit loops\n  \
-                            frit compile model.onnx --dump-ir dump && frit run dump/02-simplify.frit")]
+    /// Compile a model; tell what every stage did, write it as .fritc, or show a stage as text
+    #[command(
+        after_help = "Examples:\n  frit compile model.onnx -o model.fritc\n  frit compile model.onnx --emit loops\n  \
+                            frit compile model.onnx --dump-ir dump && frit run dump/02-simplify.frit"
+    )]
     Compile(CompileArgs),
     /// Run a model once, on given inputs or on seeded ones
     #[command(after_help = "Examples:\n  frit run model.onnx --input x=images.npy --output result.npz\n  \
@@ -151,8 +153,8 @@ pub(crate) struct CompileArgs {
     /// The model
     #[arg(value_hint = ValueHint::AnyPath)]
     pub(crate) model: PathBuf,
-    /// Where to write the text of --emit; stdout unless given
-    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "emit")]
+    /// Where to write: the .fritc, or the text of --emit (stdout unless given)
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) output: Option<PathBuf>,
     /// Show a stage of the compilation as text
     #[arg(long, value_enum)]

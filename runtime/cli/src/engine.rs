@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use frit_compiler::artifact;
 use frit_compiler::plan::build::KernelSource;
 use frit_compiler::schedule::Directive;
 use frit_ir::{HostValue, Module, Op, ValueType};
@@ -52,9 +53,12 @@ pub(crate) fn locate(path: &Path) -> Done<Source> {
         }
         return Ok(Source { file, case: Some(path.to_owned()) });
     }
-    if !matches!(path.extension().and_then(|e| e.to_str()), Some("onnx" | "frit")) {
-        let message = format!("{}: neither .onnx nor .frit", path.display());
-        return Err(CliError::failed(message, "a model is an .onnx or .frit file, or an ONNX test-case folder"));
+    if !matches!(path.extension().and_then(|e| e.to_str()), Some("onnx" | "frit" | "fritc")) {
+        let message = format!("{}: neither .onnx, .frit nor .fritc", path.display());
+        return Err(CliError::failed(
+            message,
+            "a model is an .onnx, .frit or .fritc file, or an ONNX test-case folder",
+        ));
     }
     if metadata.len() == 0 {
         let message = format!("{}: the file is empty", path.display());
@@ -67,7 +71,13 @@ pub(crate) fn locate(path: &Path) -> Done<Source> {
 pub(crate) fn load(path: &Path) -> Done<Loaded> {
     let start = Instant::now();
     let source = locate(path)?;
-    let module = load_module(&source.file).map_err(|e| CliError::from(e).in_file(&source.file))?;
+    let module = if source.file.extension().is_some_and(|e| e == "fritc") {
+        // Its code is whoever wrote the file's; its module is compiled again instead.
+        artifact::read_file(&source.file).and_then(|a| a.module()).map_err(CliError::from)
+    } else {
+        load_module(&source.file).map_err(CliError::from)
+    }
+    .map_err(|e| e.in_file(&source.file))?;
     Ok(Loaded { source, module, time: start.elapsed() })
 }
 

@@ -8,6 +8,7 @@ use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
+use frit_compiler::artifact::ArtifactError;
 use frit_compiler::cpu::CodeError;
 use frit_compiler::driver::CompileError;
 use frit_compiler::lower::LowerError;
@@ -241,6 +242,12 @@ impl From<LoadError> for CliError {
             LoadError::Model(e) => e.into(),
             LoadError::Run(e) => e.into(),
         }
+    }
+}
+
+impl From<ArtifactError> for CliError {
+    fn from(error: ArtifactError) -> Self {
+        CliError::failed(error, "write it again with `frit compile MODEL -o FILE.fritc`")
     }
 }
 

@@ -190,6 +190,12 @@ fn reports_are_json_and_texts_of_stages_are_there() {
         let output = frit(["compile", path(&model), "--emit", stage]);
         assert!(output.status.success() && stdout(&output).contains(part), "{stage}: {}", stdout(&output));
     }
+    let compiled = folder.path().join("exp.fritc");
+    assert!(frit(["compile", path(&model), "-o", path(&compiled)]).status.success());
+    let output = frit(["run", path(&compiled), "--dim", "n=2"]);
+    assert!(output.status.success() && stdout(&output).contains("[2, 3]"), "{output:?}");
+    std::fs::write(&compiled, "no artifact").unwrap();
+    assert!(fails(&["run", path(&compiled)], 1).contains("exp.fritc"));
     let inspected = stdout(&frit(["inspect", path(&model), "--kernels", "--dim", "n=4"]));
     assert!(inspected.contains("operations  12 floating-point"), "{inspected}");
     assert!(stdout(&frit(["completions", "bash"])).contains("frit"));

@@ -1,5 +1,6 @@
 //! `frit compile`: a model through all stages; what each did, or one stage as text.
 
+use frit_compiler::artifact;
 use frit_compiler::cpu::{CodeOptions, compile_text};
 use frit_compiler::kernel::expand::expand;
 use frit_compiler::plan::build::KernelSource;
@@ -25,6 +26,13 @@ pub(crate) fn run(args: &CompileArgs) -> Done {
         engine::compile(&loaded.module, &engine::options(&args.flags), &given).map_err(|e| e.in_file(file))?;
     if let Some(stage) = args.emit {
         return emit(&compiled, stage, args, &console).map_err(|e| e.in_file(file));
+    }
+    if let Some(path) = &args.output {
+        if path.extension().is_none_or(|e| e != "fritc") {
+            let message = format!("{}: a compiled model's name ends in .fritc", path.display());
+            return Err(CliError::usage(message, "rename it, or say with --emit which stage to write"));
+        }
+        artifact::write_file(compiled.model.plan(), &compiled.module, path)?;
     }
     for line in passes(&compiled) {
         console.line(line)?;
