@@ -11,12 +11,11 @@ use std::time::{Duration, Instant};
 use frit_ir::{AttrValue, Dim, Function, Module, Numerics, Op, Tensor, ValueType};
 use frit_passes::manager::{self, Level, Math, PassError, Pipeline, Report};
 
-use crate::cpu::{CodeError, CodeGenerator, CodeOptions};
-use crate::kernel::Kernel;
-use crate::kernel::expand::expand;
+use crate::cpu::abi::KernelCode;
+use crate::cpu::{CodeError, CodeOptions};
+use crate::generate;
 use crate::plan::Plan;
-use crate::plan::build::{BuildError, KernelSource, build};
-use crate::schedule::{Directive, Schedule};
+use crate::plan::build::{BuildError, KernelSource, build_all};
 
 /// How to compile.
 #[derive(Clone, Debug)]
@@ -133,38 +132,25 @@ pub fn compile(mut module: Module, options: &Options) -> Result<Compiled, Compil
     let passes = start.elapsed();
 
     let start = Instant::now();
-    let mut code_time = Duration::ZERO;
-    let mut loops: Vec<String> = Vec::new();
-    let mut generator = CodeGenerator::new(&CodeOptions::host()?);
-    let mut generate = |kernel: &Kernel, schedule: &Schedule| {
+    let (mut code_time, mut loops) = (Duration::ZERO, Vec::new());
+    let code_options = CodeOptions::host()?;
+    let mut generate = |kernels: &[KernelSource]| {
         let begin = Instant::now();
-        let mut expanded = kernel.clone();
-        expand(&mut expanded).map_err(|e| e.to_string())?;
-        let schedule = with_lanes(schedule, options.lanes);
-        let (code, report) = generator.compile(&expanded, &schedule).map_err(|e| e.to_string())?;
-        loops.extend(report.scalar.iter().map(|l| format!("kernel {}: loop {}: {}", kernel.name, l.var, l.reason)));
-        code_time += begin.elapsed();
-        Ok(code)
+        let generated = generate::generate(kernels, &code_options, options.lanes);
+        code_time = begin.elapsed();
+        let mut keep = |(code, remarks): (KernelCode, Vec<String>)| {
+            loops.extend(remarks);
+            code
+        };
+        generated.into_iter().map(|g| g.map(&mut keep)).collect()
     };
     let fixed: Vec<(String, Tensor)> = options.fixed.iter().map(|(n, t)| (n.clone(), t.clone())).collect();
     let numerics = options.math.numerics().unwrap_or(Numerics::STRICT);
-    let built = build(&module, numerics, &fixed, &mut generate)?;
+    let built = build_all(&module, numerics, &fixed, &mut generate)?;
     let plan_time = start.elapsed().saturating_sub(code_time);
     let remarks = built.remarks.into_iter().chain(loops).collect();
     let times = Times { passes, plan: plan_time, code: code_time };
     Ok(Compiled { plan: built.plan, module, kernels: built.kernels, report, remarks, times })
-}
-
-/// A schedule with every vector loop at a given number of lanes.
-fn with_lanes(schedule: &Schedule, lanes: Option<u32>) -> Schedule {
-    let Some(wanted) = lanes else { return schedule.clone() };
-    let mut schedule = schedule.clone();
-    for directive in &mut schedule.directives {
-        if let Directive::Vector { lanes, .. } = directive {
-            *lanes = wanted;
-        }
-    }
-    schedule
 }
 
 /// Gives symbols their extents, everywhere a type names them.

@@ -10,12 +10,15 @@
 //! scalar maths), [`schedule`] (how loops run, as data), [`lower`] (core ops to loop IR), [`cpu`] (loop IR to machine
 //! code), [`plan`] (what the runtime runs), [`artifact`] (plans in files).
 //!
-//! What never happens here: the compiler sees no ONNX, starts no thread and calls no library; a plan is data.
+//! What never happens here: the compiler sees no ONNX, calls no library and starts threads only while it
+//! compiles; a plan is data.
 
 pub mod artifact;
 pub mod cpu;
 #[cfg(feature = "jit")]
 pub mod driver;
+#[cfg(feature = "jit")]
+mod generate;
 pub mod kernel;
 pub mod lower;
 pub mod plan;

@@ -65,6 +65,9 @@ pub enum BuildError {
 /// without one.
 pub type Generate<'g> = dyn FnMut(&Kernel, &Schedule) -> Result<KernelCode, String> + 'g;
 
+/// [`Generate`] for all kernels of a plan at once, in order: it may work on several threads.
+pub type GenerateAll<'g> = dyn FnMut(&[KernelSource]) -> Vec<Result<KernelCode, String>> + 'g;
+
 /// A kernel with its source, for dumps.
 #[derive(Clone, Debug)]
 pub struct KernelSource {
@@ -87,17 +90,27 @@ pub struct Built {
     pub remarks: Vec<String>,
 }
 
-/// Builds the plan of a module. `fixed` are the inputs that the module was specialised for, by name.
+/// Builds the plan of a module, kernel by kernel. `fixed` are the inputs that the module was specialised for, by name.
 pub fn build(
     module: &Module,
     numerics: Numerics,
     fixed: &[(String, Tensor)],
     generate: &mut Generate<'_>,
 ) -> Result<Built, BuildError> {
+    let mut all = |kernels: &[KernelSource]| kernels.iter().map(|k| generate(&k.kernel, &k.schedule)).collect();
+    build_all(module, numerics, fixed, &mut all)
+}
+
+/// [`build`], with all kernels compiled together at the end.
+pub fn build_all(
+    module: &Module,
+    numerics: Numerics,
+    fixed: &[(String, Tensor)],
+    generate: &mut GenerateAll<'_>,
+) -> Result<Built, BuildError> {
     let mut builder = PlanBuilder {
         module,
         numerics,
-        generate,
         built: Built { plan: Plan { source: module.source.clone(), ..Plan::default() }, ..Built::default() },
         params: HashMap::new(),
         functions: HashMap::new(),
@@ -114,13 +127,35 @@ pub fn build(
         }
         builder.built.plan.entries.push((name.clone(), id));
     }
-    Ok(builder.built)
+    let mut built = builder.built;
+    place(&mut built, generate)?;
+    Ok(built)
 }
 
-struct PlanBuilder<'m, 'g, 'h> {
+/// Compiles every kernel and lays the code out.
+fn place(built: &mut Built, generate: &mut GenerateAll<'_>) -> Result<(), BuildError> {
+    let codes = generate(&built.kernels);
+    if codes.len() != built.kernels.len() {
+        return Err(BuildError::Internal(format!("{} kernels, code for {}", built.kernels.len(), codes.len())));
+    }
+    let plan = &mut built.plan;
+    for ((code, source), kernel) in codes.into_iter().zip(&built.kernels).zip(&mut plan.kernels) {
+        let code = code.map_err(|message| BuildError::Code {
+            kernel: source.kernel.name.clone(),
+            origin: source.origin.clone(),
+            message,
+        })?;
+        plan.code.resize(plan.code.len().next_multiple_of(64), 0);
+        kernel.code = plan.code.len();
+        kernel.phases = code.phases;
+        plan.code.extend(code.bytes);
+    }
+    Ok(())
+}
+
+struct PlanBuilder<'m> {
     module: &'m Module,
     numerics: Numerics,
-    generate: &'g mut Generate<'h>,
     built: Built,
     params: HashMap<String, ConstantId>,
     functions: HashMap<String, Option<ProgramId>>,
@@ -193,7 +228,7 @@ fn unsupported(node: &Node, message: impl Into<String>) -> BuildError {
     BuildError::Unsupported { op: node.op.name().to_owned(), origin: node.origin.to_string(), message: message.into() }
 }
 
-impl PlanBuilder<'_, '_, '_> {
+impl PlanBuilder<'_> {
     fn constant(&mut self, name: &str, value: &Tensor) -> ConstantId {
         self.built.plan.constants.push(Constant { name: name.to_owned(), value: value.clone() });
         ConstantId(self.built.plan.constants.len() as u32 - 1)
@@ -531,23 +566,16 @@ impl PlanBuilder<'_, '_, '_> {
         let value_of = |s: &Symbol| kernel.dims.iter().find(|d| d.symbol == *s).map(|d| d.value.clone());
         let phases = kernel.phases.iter().map(|p| b.dim(&p.extent.substitute(&value_of))).collect();
         let origin = origin.to_string();
-        let code = (self.generate)(&kernel, &schedule).map_err(|message| BuildError::Code {
-            kernel: kernel.name.clone(),
-            origin: origin.clone(),
-            message,
-        })?;
-        let plan = &mut self.built.plan;
-        plan.code.resize(plan.code.len().next_multiple_of(64), 0);
         let ops = count_ops(body);
+        let plan = &mut self.built.plan;
         plan.kernels.push(PlanKernel {
             name: kernel.name.clone(),
             origin: origin.clone(),
-            code: plan.code.len(),
-            phases: code.phases,
+            code: 0,
+            phases: Vec::new(),
             traps: kernel.traps.clone(),
             ops,
         });
-        plan.code.extend(code.bytes);
         let id = KernelId(plan.kernels.len() as u32 - 1);
         self.built.kernels.push(KernelSource { kernel, schedule, origin });
         b.program.ops += ops;

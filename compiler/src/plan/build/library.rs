@@ -18,7 +18,7 @@ struct Matrix {
     contract_first: bool,
 }
 
-impl PlanBuilder<'_, '_, '_> {
+impl PlanBuilder<'_> {
     /// Adds the call for an op; false when the library does not compute it.
     pub(super) fn library(
         &mut self,

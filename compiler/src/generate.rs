@@ -1,0 +1,110 @@
+//! All kernels of a plan to machine code.
+//!
+//! Kernels do not depend on each other, so they are compiled on as many threads as the machine has; results keep their
+//! order, and the bytes of each do not depend on the thread. Before, every vector loop gets the number of lanes that its
+//! body is worth: a large body at 16 lanes is four times the code for nothing, a small one needs them to fill the machine.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use frit_ir::{Dim, Symbol};
+
+use crate::cpu::abi::KernelCode;
+use crate::cpu::{CodeGenerator, CodeOptions};
+use crate::kernel::expand::expand;
+use crate::kernel::{Expr, Kernel, Stmt};
+use crate::plan::build::KernelSource;
+use crate::schedule::{Directive, Schedule};
+
+/// Instructions of 128 bits that one vector iteration should not exceed.
+const BODY: usize = 256;
+/// What an element costs that is gathered lane by lane instead of loaded with its neighbours.
+const GATHERED: usize = 8;
+
+/// A kernel's code, and the loops of it that are no vectors with the reason.
+pub(crate) type Generated = Result<(KernelCode, Vec<String>), String>;
+
+/// Compiles kernels; results are in their order. `lanes` overrides what the loops are worth.
+pub(crate) fn generate(kernels: &[KernelSource], options: &CodeOptions, lanes: Option<u32>) -> Vec<Generated> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(kernels.len());
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut generator = CodeGenerator::new(options);
+        let mut done = Vec::new();
+        loop {
+            let i = next.fetch_add(1, Ordering::Relaxed);
+            let Some(source) = kernels.get(i) else { return done };
+            done.push((i, one(&mut generator, source, lanes)));
+        }
+    };
+    let mut results: Vec<Option<Generated>> = (0..kernels.len()).map(|_| None).collect();
+    let mut take = |done: Vec<(usize, Generated)>| {
+        for (i, generated) in done {
+            results[i] = Some(generated);
+        }
+    };
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        take(work());
+        for other in others {
+            // What a thread lost to a panic stays without a result and is reported below.
+            if let Ok(done) = other.join() {
+                take(done);
+            }
+        }
+    });
+    let lost = || Err("internal: code generation did not finish".to_owned());
+    results.into_iter().map(|r| r.unwrap_or_else(lost)).collect()
+}
+
+fn one(generator: &mut CodeGenerator, source: &KernelSource, lanes: Option<u32>) -> Generated {
+    let mut kernel = source.kernel.clone();
+    expand(&mut kernel).map_err(|e| e.to_string())?;
+    let schedule = with_lanes(&kernel, &source.schedule, lanes);
+    let (code, report) = generator.compile(&kernel, &schedule).map_err(|e| e.to_string())?;
+    let remarks =
+        report.scalar.iter().map(|l| format!("kernel {}: loop {}: {}", kernel.name, l.var, l.reason)).collect();
+    Ok((code, remarks))
+}
+
+/// The schedule with every vector loop at the lanes it is worth (at most those scheduled), or at `wanted`.
+fn with_lanes(kernel: &Kernel, schedule: &Schedule, wanted: Option<u32>) -> Schedule {
+    let mut weights = HashMap::new();
+    kernel.phases.iter().for_each(|p| weigh(&p.body, &mut weights));
+    let mut schedule = schedule.clone();
+    for directive in &mut schedule.directives {
+        let Directive::Vector { var, lanes } = directive else { continue };
+        let weight = weights.get(var).copied().unwrap_or(1).max(1);
+        let worth = [16, 8].into_iter().find(|n| weight * n / 4 <= BODY).unwrap_or(4);
+        *lanes = wanted.unwrap_or_else(|| (*lanes).min(worth as u32));
+    }
+    schedule
+}
+
+/// Instructions in the body of each loop, by its variable.
+fn weigh(stmts: &[Stmt], weights: &mut HashMap<Symbol, usize>) {
+    for stmt in stmts {
+        match stmt {
+            Stmt::For { var, body, .. } | Stmt::Reduce { var, body, .. } => {
+                weights.insert(var.clone(), body.iter().map(|s| weight(s, var)).sum());
+                weigh(body, weights);
+            }
+            Stmt::If { then, otherwise, .. } => {
+                weigh(then, weights);
+                weigh(otherwise, weights);
+            }
+            Stmt::Let(..) | Stmt::Store { .. } | Stmt::Check { .. } => {}
+        }
+    }
+}
+
+fn weight(stmt: &Stmt, var: &Symbol) -> usize {
+    match stmt {
+        Stmt::Let(_, Expr::Const(_)) => 0,
+        Stmt::Let(_, Expr::Load { index, .. }) | Stmt::Store { index, .. } => {
+            let step = index - &index.substitute(&|s| (s == var).then(|| &Dim::from(s.clone()) - &Dim::ONE));
+            if matches!(step, Dim::Known(0 | 1)) { 1 } else { GATHERED }
+        }
+        Stmt::Let(..) | Stmt::Check { .. } | Stmt::For { .. } | Stmt::Reduce { .. } | Stmt::If { .. } => 1,
+    }
+}
