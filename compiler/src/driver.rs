@@ -206,7 +206,7 @@ fn substitute(function: &mut Function, dims: &[(String, usize)]) {
 
 /// Extents that an op states of its result; whether any changed.
 fn substitute_attr(value: &mut AttrValue, with: &dyn Fn(&frit_ir::Symbol) -> Option<Dim>) -> bool {
-    let mut change = |dim: &mut Dim| {
+    let change = |dim: &mut Dim| {
         let new = dim.substitute(with);
         let changed = new != *dim;
         *dim = new;

@@ -3,6 +3,8 @@
 //! The binary is a package of its own, so it is found beside this test's executable, built on first use: the same
 //! profile, the same target folder.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests: a file that can't be made is a failed test")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
