@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use frit_compiler::artifact;
 use frit_compiler::driver::{self, CompileError, Times};
 use frit_compiler::plan::build::KernelSource;
 use frit_ir::{HostValue, Module, Op, Tensor};
@@ -89,12 +90,28 @@ impl Model {
         }
     }
 
-    /// Reads and compiles a file with default options.
+    /// Reads and compiles a file with default options. Code of a `.fritc` is not trusted; see
+    /// [`Model::load_artifact`].
     ///
     /// # Errors
     /// As [`load_module`] and [`Model::compile`].
     pub fn load(path: impl AsRef<Path>) -> Result<Model, LoadError> {
-        Ok(Model::compile(load_module(path.as_ref())?, &CompileOptions::default())?.model)
+        let path = path.as_ref();
+        if path.extension().is_some_and(|e| e == "fritc") {
+            return Model::load_artifact(path, false);
+        }
+        Ok(Model::compile(load_module(path)?, &CompileOptions::default())?.model)
+    }
+}
+
+impl Compiled {
+    /// Writes plan, code, weights and module as one `.fritc` file.
+    ///
+    /// # Errors
+    /// What the system refuses.
+    pub fn write_artifact(&self, path: &Path) -> Result<(), LoadError> {
+        artifact::write_file(self.model.plan(), &self.module, path)
+            .map_err(|source| LoadError::Artifact { path: path.to_owned(), source })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use frit_compiler::artifact::{self, ArtifactError};
 use frit_ir::onnx::OnnxError;
 use frit_ir::text::TextError;
 use frit_ir::{Module, onnx, text};
@@ -22,6 +23,22 @@ pub enum LoadError {
     /// Not a text of a module.
     #[error(transparent)]
     Text(#[from] TextError),
+    /// Not a compiled file.
+    #[error("{path}: {source}")]
+    Artifact {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: ArtifactError,
+    },
+    /// Code of a file that may not or can't run here.
+    #[error("{path}: its code can't be used: {reason}; this build can't compile, so trust it or compile it here")]
+    Code {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// A file of no known kind.
     #[error("{path}: not a model; give a .onnx, .frit or .fritc file or an ONNX test-case folder")]
     Unknown {
@@ -56,7 +73,7 @@ fn quoted(names: &[String]) -> String {
     names.join(", ")
 }
 
-/// Reads a module: `.onnx`, `.frit`, or a folder that holds `model.onnx`.
+/// Reads a module: `.onnx`, `.frit`, `.fritc` (the module that it holds), or a folder that holds `model.onnx`.
 ///
 /// # Errors
 /// A file that can't be read, is damaged, or holds what frit does not support.
@@ -65,6 +82,10 @@ pub fn load_module(path: &Path) -> Result<Module, LoadError> {
     match path.extension().and_then(|e| e.to_str()) {
         Some("onnx") => onnx::load(&path).map_err(|source| LoadError::Onnx { path, source }),
         Some("frit") => Ok(text::read_file(&path)?),
+        Some("fritc") => {
+            let module = artifact::read_file(&path).and_then(|a| a.module());
+            module.map_err(|source| LoadError::Artifact { path, source })
+        }
         _ => Err(LoadError::Unknown { path }),
     }
 }

@@ -104,7 +104,12 @@ pub fn is_unsupported(error: &LoadError) -> bool {
                 matches!(error, BuildError::Unsupported { .. } | BuildError::Unbound { .. } | BuildError::Lower(_))
             }
         },
-        LoadError::Text(_) | LoadError::Unknown { .. } | LoadError::Model(_) | LoadError::Run(_) => false,
+        LoadError::Text(_)
+        | LoadError::Artifact { .. }
+        | LoadError::Code { .. }
+        | LoadError::Unknown { .. }
+        | LoadError::Model(_)
+        | LoadError::Run(_) => false,
     }
 }
 
