@@ -1,3 +1,5 @@
+//! Round trips, shared and remapped constants, errors, damaged texts.
+
 use super::*;
 use crate::graph::{Donation, Function, SymbolFacts};
 use crate::op::{AttrValue, BinaryOp, Numerics, Op};

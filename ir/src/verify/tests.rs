@@ -1,3 +1,5 @@
+//! Every invariant with something that breaks it, and nothing else.
+
 use std::collections::BTreeSet;
 use std::path::Path;
 
