@@ -239,6 +239,8 @@ impl From<LoadError> for CliError {
             LoadError::NeedsValues { .. } => {
                 CliError::failed(error, "give the values with --input NAME=FILE: shapes depend on them")
             }
+            LoadError::Artifact { path, source } => CliError::from(source).in_file(&path),
+            LoadError::Code { .. } => CliError::failed(error, "compile the model on this machine"),
             LoadError::Model(e) => e.into(),
             LoadError::Run(e) => e.into(),
         }
