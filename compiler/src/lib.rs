@@ -8,7 +8,7 @@
 //!
 //! `driver` is the one call that does it all. Rooms: [`kernel`] (the loop IR: types, text, verifier, interpreter,
 //! scalar maths), [`schedule`] (how loops run, as data), [`lower`] (core ops to loop IR), [`cpu`] (loop IR to machine
-//! code), [`plan`] (what the runtime runs), [`artifact`] (plans in files).
+//! code), [`plan`] (what the runtime runs), [`artifact`] (plans in files), [`text`] (reading kernels and schedules).
 //!
 //! What never happens here: the compiler sees no ONNX, calls no library and starts threads only while it
 //! compiles; a plan is data.
@@ -23,3 +23,4 @@ pub mod kernel;
 pub mod lower;
 pub mod plan;
 pub mod schedule;
+pub mod text;

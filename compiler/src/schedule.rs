@@ -3,7 +3,12 @@
 //! A schedule is a list of directives that name loop variables; it changes speed, never bits. Text form, one directive
 //! after another: `vector i3 4; unroll i4; threads i0 64`.
 
+use std::fmt;
+use std::str::FromStr;
+
 use frit_ir::Symbol;
+
+use crate::text::{Cursor, Read, TextError};
 
 /// One choice for one loop.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,5 +61,89 @@ impl Schedule {
             Directive::Threads { var, grain } if var == outer => Some(*grain),
             Directive::Vector { .. } | Directive::Unroll { .. } | Directive::Threads { .. } => None,
         })
+    }
+}
+
+impl fmt::Display for Directive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Directive::Vector { var, lanes } => write!(f, "vector {var} {lanes}"),
+            Directive::Unroll { var } => write!(f, "unroll {var}"),
+            Directive::Threads { var, grain } => write!(f, "threads {var} {grain}"),
+        }
+    }
+}
+
+impl fmt::Display for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, directive) in self.directives.iter().enumerate() {
+            f.write_str(if i > 0 { "; " } else { "" })?;
+            directive.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Schedule {
+    type Err = TextError;
+
+    /// Reads what [`fmt::Display`] writes; an empty text is an empty schedule.
+    fn from_str(text: &str) -> Result<Self, TextError> {
+        let mut cursor = Cursor::without_comments(text);
+        let mut directives = Vec::new();
+        while !cursor.is_done() {
+            directives.push(directive(&mut cursor)?);
+            if !cursor.eat(';') {
+                break;
+            }
+        }
+        cursor.end(Schedule { directives })
+    }
+}
+
+fn directive(cursor: &mut Cursor<'_>) -> Read<Directive> {
+    let word = match cursor.peek() {
+        word @ ("vector" | "unroll" | "threads") => word,
+        _ => return cursor.expected("vector, unroll or threads"),
+    };
+    cursor.keyword(word)?;
+    let var = cursor.symbol()?;
+    Ok(match word {
+        "vector" => {
+            let start = cursor.offset();
+            let lanes = cursor.parsed("a number of lanes")?;
+            if !matches!(lanes, 4 | 8 | 16) {
+                return cursor.fail_at(start, format!("a vector has 4, 8 or 16 lanes, not {lanes}"));
+            }
+            Directive::Vector { var, lanes }
+        }
+        "unroll" => Directive::Unroll { var },
+        _ => Directive::Threads { var, grain: cursor.parsed("a number of iterations")? },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schedules_read_back() {
+        let text = "vector i3 4; unroll i4; threads i0 64";
+        let schedule: Schedule = text.parse().expect("a schedule");
+        assert_eq!(schedule.lanes(&Symbol::new("i3")), Some(4));
+        assert!(schedule.unrolls(&Symbol::new("i4")));
+        assert_eq!(schedule.grain(&Symbol::new("i0")), Some(64));
+        assert_eq!(schedule.to_string(), text);
+        assert_eq!("".parse(), Ok(Schedule::default()));
+        assert_eq!(" unroll i4 ;".parse::<Schedule>().expect("one").to_string(), "unroll i4");
+    }
+
+    #[test]
+    fn errors_say_where() {
+        let error = |text: &str| text.parse::<Schedule>().expect_err(text).to_string();
+        assert_eq!(error("unroll i4;\nvector i3 5"), "line 2, column 11: a vector has 4, 8 or 16 lanes, not 5");
+        assert_eq!(error("tile i3"), "line 1, column 1: expected vector, unroll or threads, found `tile`");
+        assert_eq!(error("unroll i3 i4"), "line 1, column 11: expected the end, found `i4`");
+        assert_eq!(error("threads i0"), "line 1, column 11: expected a number of iterations, found the end");
     }
 }

@@ -23,6 +23,7 @@ pub mod build;
 pub mod expand;
 pub mod interp;
 pub mod maths;
+mod parse;
 pub mod primitive;
 #[doc(hidden)]
 pub mod testing;

@@ -188,3 +188,131 @@ fn kernels_print_as_they_read() {
 "#;
     assert_eq!(b.finish().to_string(), expected);
 }
+
+#[test]
+fn text_reads_back_as_the_same_kernel() {
+    for seed in 0..200 {
+        let mut kernel = testing::kernel(seed);
+        for expanded in [false, true] {
+            if expanded {
+                expand(&mut kernel).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+            }
+            let text = kernel.to_string();
+            let read: Kernel = text.parse().unwrap_or_else(|e| panic!("seed {seed}: {e}\n{text}"));
+            // As text too: the constants of equal kernels may be 0 and -0, those of one kernel NaN.
+            assert_eq!(read.to_string(), text, "seed {seed}");
+            assert_eq!(read, kernel, "seed {seed}");
+        }
+    }
+}
+
+/// Statements that random kernels lack, and names that are no words.
+fn unusual() -> Kernel {
+    let mut b = KernelBuilder::new("a \"b\"\\\n\u{1b}\u{e9}", false);
+    let x = b.buffer("x", DType::Bool, Dim::ONE, Role::Input);
+    let again = b.buffer("x", DType::F8E4M3FN, Dim::from(7usize), Role::Local);
+    let empty = b.buffer("", DType::F32, Dim::ONE, Role::Output);
+    let code = b.trap("quote \" and ; and\nline".to_owned());
+    b.reg(DType::U16);
+    b.phase(Dim::from(1usize), |b, i| {
+        let ok = b.load(x, i.clone());
+        b.push(Stmt::Check { ok, code });
+        let raw = b.load(again, i.maximum(&Dim::symbol("i9")).modulo(&Dim::from(3usize)));
+        b.push(Stmt::Store { buffer: again, index: Dim::ZERO, value: raw });
+        b.push(Stmt::Reduce { var: b_var("i7"), extent: Dim::ONE, body: Vec::new(), accs: Vec::new() });
+        let value = [f32::NAN, -0.0, f32::NEG_INFINITY, 1e-45].map(|v| b.constant(Scalar::f32(v)));
+        b.constant(Scalar::f64(1e300));
+        b.constant(Scalar::int(DType::U64, i128::from(u64::MAX)));
+        b.constant(Scalar::i64(i64::MIN));
+        b.constant(Scalar { dtype: DType::BF16, bits: 0x3f80 });
+        let fma = b.fma(value[1], value[2], value[3]);
+        let rescue = b.let_(DType::F32, Expr::Rescue { ok, value: fma, op: UnaryOp::Tanh, x: value[0] });
+        let bits = b.bitcast(rescue, DType::I32);
+        b.cast(bits, DType::I8, true);
+        let store = Stmt::Store { buffer: empty, index: i.clone(), value: rescue };
+        b.push(Stmt::If { condition: ok, then: Vec::new(), otherwise: vec![store] });
+    });
+    b.finish()
+}
+
+fn b_var(name: &str) -> frit_ir::Symbol {
+    frit_ir::Symbol::new(name)
+}
+
+#[test]
+fn unusual_kernels_read_back() {
+    let kernel = unusual();
+    let text = kernel.to_string();
+    let read: Kernel = text.parse().unwrap_or_else(|e| panic!("{e}\n{text}"));
+    assert_eq!(read, kernel, "{text}");
+    let commented = text.replace("{\n", "{ ; a comment }\n\n");
+    assert_eq!(commented.parse(), Ok(kernel));
+}
+
+#[test]
+fn mutated_texts_give_a_kernel_or_an_error() {
+    const PIECES: [&str; 16] = [
+        "%",
+        "{",
+        "}",
+        "(",
+        ")",
+        "[",
+        "]",
+        ",",
+        "\"",
+        "\\u{",
+        "#9",
+        "4294967295",
+        "0x",
+        "floordiv(",
+        "reduce i1 < ",
+        "\u{e9}",
+    ];
+    let (mut random, mut read) = (testing::Random(7), 0);
+    let texts: Vec<String> =
+        (0..20).map(|seed| testing::kernel(seed).to_string()).chain([unusual().to_string()]).collect();
+    for _ in 0..2000 {
+        let Some(text) = texts.get(random.below(texts.len())) else { continue };
+        let mut chars: Vec<char> = text.chars().collect();
+        for _ in 0..1 + random.below(3) {
+            let at = random.below(chars.len());
+            match random.below(3) {
+                0 => drop(chars.drain(at..(at + 1 + random.below(6)).min(chars.len()))),
+                1 => chars.truncate(at),
+                _ => drop(chars.splice(at..at, random.pick(&PIECES).unwrap_or_default().chars())),
+            }
+        }
+        match chars.into_iter().collect::<String>().parse::<Kernel>() {
+            Ok(kernel) => {
+                read += 1;
+                let again = kernel.to_string();
+                assert_eq!(again.parse::<Kernel>().map(|k| k.to_string()), Ok(again));
+            }
+            Err(e) => assert!(e.line > 0 && e.column > 0 && !e.message.is_empty(), "{e}"),
+        }
+    }
+    assert!(read > 20, "{read} mutated texts were read");
+}
+
+#[test]
+fn errors_in_text_say_where() {
+    let error = |body: &str| {
+        let text = format!("kernel k(in x: f32[4]) {{\n  phase i0 < 4 {{\n{body}\n  }}\n}}\n");
+        text.parse::<Kernel>().expect_err(body).to_string()
+    };
+    assert_eq!(error("    %0: f32 = load y[i0]"), "line 3, column 20: the kernel has no such buffer");
+    assert_eq!(error("    %0: f32 = loda x[i0]"), "line 3, column 15: there is no operation `loda`");
+    assert_eq!(error("    %0: i8 = const 128"), "line 3, column 20: `128` is no constant of i8");
+    assert_eq!(
+        error("    %1: i8 = const 1"),
+        "line 3, column 6: %0 is neither defined nor listed under `unused`, but %1 is"
+    );
+    assert_eq!(
+        error("    %0: i8 = const 1\n    %0: u8 = const 1"),
+        "line 4, column 9: %0 is i8 where it was defined before"
+    );
+    assert_eq!(error("    %0: f33 = const 1"), "line 3, column 9: expected an element type, found `f33`");
+    let deep = "for i1 < 2 {".repeat(5000);
+    assert!(error(&deep).contains("nest deeper"));
+}

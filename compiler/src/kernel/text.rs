@@ -13,13 +13,16 @@
 //! ```
 //!
 //! Constants of f32, f64 and integers print as their shortest exact decimal, NaN and the other types as their bits in
-//! hex. Buffers go by name; a register inside an index is `rN`.
+//! hex. Buffers go by name, and by position (`#2`) when an earlier one has that name; a register inside an index is
+//! `rN`. Names that are no words stand in quotes. Registers that nothing defines are listed after the head:
+//! `unused(%7: i32)`. [`super::parse`] reads all this back.
 
 use std::fmt::{self, Display, Formatter};
 
 use frit_ir::DType;
 
-use super::{Acc, BufferId, Combine, Expr, Kernel, Role, Scalar, Stmt, primitive};
+use super::{Acc, BufferId, Combine, Expr, Kernel, Reg, Role, Scalar, Stmt, primitive};
+use crate::text::Name;
 
 impl Display for Scalar {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -50,14 +53,14 @@ fn list<T>(
 
 impl Display for Kernel {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "kernel {}(", self.name)?;
+        write!(f, "kernel {}(", Name(&self.name))?;
         list(f, &self.buffers, |f, b| {
             let role = match b.role {
                 Role::Input => "in",
                 Role::Output => "out",
                 Role::Local => "local",
             };
-            write!(f, "{role} {}: {}[{}]", b.name, b.dtype, b.len)
+            write!(f, "{role} {}: {}[{}]", Name(&b.name), b.dtype, b.len)
         })?;
         f.write_str(")")?;
         if !self.dims.is_empty() {
@@ -70,6 +73,12 @@ impl Display for Kernel {
             list(f, &self.traps, |f, t| write!(f, "{t:?}"))?;
             f.write_str(")")?;
         }
+        let unused = self.unused();
+        if !unused.is_empty() {
+            f.write_str(" unused(")?;
+            list(f, unused, |f, reg| write!(f, "{reg}: {}", self.type_name(reg)))?;
+            f.write_str(")")?;
+        }
         f.write_str(if self.fast { " fast {\n" } else { " {\n" })?;
         for phase in &self.phases {
             writeln!(f, "  phase {} < {} {{", phase.outer, phase.extent)?;
@@ -80,7 +89,40 @@ impl Display for Kernel {
     }
 }
 
+/// Marks what a body defines.
+fn mark_defined(stmts: &[Stmt], defined: &mut [bool]) {
+    let mut mark = |reg: Reg| {
+        if let Some(slot) = defined.get_mut(reg.0 as usize) {
+            *slot = true;
+        }
+    };
+    for stmt in stmts {
+        match stmt {
+            Stmt::Let(reg, _) => mark(*reg),
+            Stmt::Reduce { accs, .. } => accs.iter().for_each(|acc| mark(acc.result)),
+            Stmt::For { .. } | Stmt::If { .. } | Stmt::Store { .. } | Stmt::Check { .. } => {}
+        }
+    }
+    for stmt in stmts {
+        match stmt {
+            Stmt::For { body, .. } | Stmt::Reduce { body, .. } => mark_defined(body, defined),
+            Stmt::If { then, otherwise, .. } => {
+                mark_defined(then, defined);
+                mark_defined(otherwise, defined);
+            }
+            Stmt::Let(..) | Stmt::Store { .. } | Stmt::Check { .. } => {}
+        }
+    }
+}
+
 impl Kernel {
+    /// Registers that nothing defines.
+    fn unused(&self) -> Vec<Reg> {
+        let mut defined = vec![false; self.regs.len()];
+        self.phases.iter().for_each(|p| mark_defined(&p.body, &mut defined));
+        (0u32..).map(Reg).zip(defined).filter(|(_, defined)| !defined).map(|(reg, _)| reg).collect()
+    }
+
     fn body(&self, f: &mut Formatter<'_>, stmts: &[Stmt], depth: usize) -> fmt::Result {
         stmts.iter().try_for_each(|s| self.stmt(f, s, depth))
     }
@@ -105,7 +147,7 @@ impl Kernel {
             Stmt::Reduce { var, extent, body, accs } => {
                 writeln!(f, "reduce {var} < {extent} {{")?;
                 self.body(f, body, depth + 1)?;
-                write!(f, "{pad}}} ")?;
+                write!(f, "{pad}}}{}", if accs.is_empty() { "" } else { " " })?;
                 list(f, accs, |f, acc| self.acc(f, acc))?;
                 f.write_str("\n")
             }
@@ -150,11 +192,15 @@ impl Kernel {
         }
     }
 
-    fn type_name(&self, reg: super::Reg) -> &'static str {
+    fn type_name(&self, reg: Reg) -> &'static str {
         self.reg_type(reg).map_or("undeclared", DType::name)
     }
 
-    fn buffer_name(&self, id: BufferId) -> &str {
-        self.buffer(id).map_or("undeclared", |b| b.name.as_str())
+    fn buffer_name(&self, id: BufferId) -> String {
+        let named = self.buffer(id).filter(|b| {
+            let first = self.buffers.iter().position(|other| other.name == b.name);
+            first == Some(id.0 as usize)
+        });
+        named.map_or_else(|| format!("#{}", id.0), |b| Name(&b.name).to_string())
     }
 }
