@@ -82,6 +82,8 @@ pub(crate) enum Emit {
     Clif,
     /// Machine code as text
     Asm,
+    /// CUDA C++ of all kernels
+    Cuda,
 }
 
 /// Flags of every command that compiles.

@@ -2,9 +2,9 @@
 
 use frit_compiler::artifact;
 use frit_compiler::cpu::{CodeOptions, compile_text};
+use frit_compiler::cuda;
 use frit_compiler::kernel::expand::expand;
 use frit_compiler::plan::build::KernelSource;
-use frit_compiler::schedule::Directive;
 use frit_ir::text;
 use frit_runtime::compile::Compiled;
 use serde_json::json;
@@ -106,6 +106,7 @@ fn emit(compiled: &Compiled, stage: Emit, args: &CompileArgs, console: &Console)
         Emit::Frit => text::to_inline_text(&compiled.module),
         Emit::Loops => loops(compiled),
         Emit::Clif | Emit::Asm => machine_text(compiled, stage)?,
+        Emit::Cuda => cuda_text(compiled)?,
     };
     match &args.output {
         Some(path) => std::fs::write(path, text).map_err(|e| CliError::file(path, &e)),
@@ -118,21 +119,24 @@ fn loops(compiled: &Compiled) -> String {
     let mut all = String::new();
     for KernelSource { kernel, schedule, origin } in &compiled.kernels {
         all.push_str(&format!("; {origin}\n"));
-        let directives: Vec<String> = schedule.directives.iter().map(directive).collect();
-        if !directives.is_empty() {
-            all.push_str(&format!("; schedule: {}\n", directives.join("; ")));
+        if !schedule.directives.is_empty() {
+            all.push_str(&format!("; schedule: {schedule}\n"));
         }
         all.push_str(&format!("{kernel}\n"));
     }
     all
 }
 
-fn directive(directive: &Directive) -> String {
-    match directive {
-        Directive::Vector { var, lanes } => format!("vector {var} {lanes}"),
-        Directive::Unroll { var } => format!("unroll {var}"),
-        Directive::Threads { var, grain } => format!("threads {var} {grain}"),
+/// Every kernel as CUDA C++, one after another.
+fn cuda_text(compiled: &Compiled) -> Done<String> {
+    let mut all = String::new();
+    for KernelSource { kernel, origin, .. } in &compiled.kernels {
+        let mut expanded = kernel.clone();
+        expand(&mut expanded).map_err(|e| CliError::internal(format!("kernel `{}`: {e}", kernel.name)))?;
+        let text = cuda::emit(&expanded).map_err(|e| CliError::failed(e, "use --emit loops to see the kernel"))?;
+        all.push_str(&format!("// {}: {origin}\n{text}\n", kernel.name));
     }
+    Ok(all)
 }
 
 /// Cranelift IR or instructions of all kernels.
