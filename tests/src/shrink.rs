@@ -79,7 +79,7 @@ fn prune(module: &mut Module) {
         };
         let dead: Vec<NodeId> = function.nodes().into_iter().filter(unused).collect();
         // Refused removals must not be tried for ever.
-        if !dead.into_iter().fold(false, |any, id| function.remove_op(id) || any) {
+        if dead.into_iter().filter(|id| function.remove_op(*id)).count() == 0 {
             break;
         }
     }
