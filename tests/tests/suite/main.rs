@@ -7,4 +7,5 @@ mod conformance;
 mod faults;
 mod proofs;
 mod random;
+mod robustness;
 mod tidy;
