@@ -145,7 +145,7 @@ pub fn damage(message: &mut Message, rng: &mut Rng) {
     {
         return damage(inner, rng);
     }
-    let choice = rng.below(7);
+    let choice = rng.below(10);
     match choice {
         0 => _ = message.remove(at),
         1 => message.insert(at, other),

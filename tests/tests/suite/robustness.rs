@@ -114,15 +114,15 @@ fn damaged(seed: u64, models: &[Vec<u8>], texts: &[String]) -> File {
     let mut rng = Rng::new(seed);
     if rng.once_in(5) {
         let mut bytes = rng.pick(texts).cloned().unwrap_or_default().into_bytes();
-        for _ in 0..1 + rng.below(3) {
+        for _ in 0..1 + rng.below(2) {
             damage_text(&mut bytes, &mut rng);
         }
         return File::Text(String::from_utf8_lossy(&bytes).into_owned());
     }
     let mut bytes = rng.pick(models).cloned().unwrap_or_default();
-    for _ in 0..1 + rng.below(3) {
+    for _ in 0..1 + rng.below(2) {
         match wire::parse(&bytes) {
-            Some(mut message) if !rng.once_in(4) => {
+            Some(mut message) if !rng.once_in(6) => {
                 wire::damage(&mut message, &mut rng);
                 bytes = wire::write(&message);
             }
@@ -191,7 +191,8 @@ fn processor_time() -> Option<Duration> {
     Some(Duration::from_nanos(text.split_whitespace().next()?.parse().ok()?))
 }
 
-/// The most memory that this process ever held, in KiB, where the system tells.
+/// The most memory that this process ever held, in KiB, where the system tells. Linux counts in batches a thread, so a
+/// later answer may be a little smaller.
 fn peak() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/status").ok()?;
     text.lines().find_map(|l| l.strip_prefix("VmHWM:"))?.split_whitespace().next()?.parse().ok()
@@ -223,9 +224,9 @@ fn damaged_files_are_refused_or_run() {
                 let (began, held) = (processor_time(), peak());
                 let done = catch_unwind(AssertUnwindSafe(|| process(&file, seed, &pool)));
                 set(None);
-                let took = processor_time().zip(began).map(|(end, begin)| end - begin);
-                let grown = peak().zip(held).map(|(end, begin)| end - begin);
-                let mut fault = |what: String| faults.lock().expect("no panic inside").push((seed, what));
+                let took = processor_time().zip(began).map(|(end, begin)| end.saturating_sub(begin));
+                let grown = peak().zip(held).map(|(end, begin)| end.saturating_sub(begin));
+                let fault = |what: String| faults.lock().expect("no panic inside").push((seed, what));
                 match done {
                     Ok(stage) => _ = reached[stage as usize].fetch_add(1, Ordering::Relaxed),
                     Err(_) => fault("a panic".to_owned()),
@@ -254,7 +255,7 @@ fn damaged_files_are_refused_or_run() {
     println!("{refused} refused by the reader, {imported} by the compiler, {compiled} not run, {ran} run");
     let faults = faults.into_inner().expect("no panic inside");
     assert!(faults.is_empty(), "{} of {count} files break something, by seed: {faults:?}", faults.len());
-    let grown = peak().unwrap_or(0) - before;
+    let grown = peak().unwrap_or(0).saturating_sub(before);
     assert!(grown < MEMORY_KIB, "the peak of memory grew by {grown} KiB");
     // Damage that nothing survives, or that nothing notices, would test little.
     assert!([refused, imported, ran].iter().all(|n| *n > count / 100), "the damage is one-sided");
