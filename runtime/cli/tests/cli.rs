@@ -1,35 +1,15 @@
 //! The `frit` command from outside: exit statuses, the two lines of an error, the ends of reports, JSON.
-//!
-//! The binary is a package of its own, so it is found beside this test's executable, built on first use: the same
-//! profile, the same target folder.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests: a file that can't be made is a failed test")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::OnceLock;
 
 use frit_ir::builder::Builder;
 use frit_ir::{DType, Dim, Function, HostValue, Module, Origin, Tensor, TensorType, UnaryOp, onnx, text};
 
-/// The binary, made up to date once.
-fn binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        let test = std::env::current_exe().unwrap();
-        let profile = test.ancestors().find(|p| p.file_name().is_some_and(|n| n == "deps")).unwrap().parent().unwrap();
-        let name = if profile.ends_with("debug") { "dev" } else { profile.file_name().unwrap().to_str().unwrap() };
-        let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--package", "frit-cli", "--profile", name]);
-        build.arg("--target-dir").arg(profile.parent().unwrap());
-        let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
-        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-        profile.join(format!("frit{}", std::env::consts::EXE_SUFFIX))
-    })
-}
-
 fn frit<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>) -> Output {
-    Command::new(binary()).args(arguments).output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_frit")).args(arguments).output().unwrap()
 }
 
 fn stdout(output: &Output) -> String {
@@ -65,7 +45,7 @@ fn path(path: &Path) -> &str {
 
 /// The demo's model, which a clone holds.
 fn demo_assets() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../runtime/cli/assets/demo")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo")
 }
 
 /// A case folder of the demo's model; `right` false: with an output that it does not give.
@@ -208,7 +188,7 @@ fn reports_are_json_and_texts_of_stages_are_there() {
 #[test]
 fn golden_cases_pass_and_the_invalid_one_is_named() {
     let shared = std::env::var_os("FRIT_SHARED").map(PathBuf::from);
-    let shared = shared.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"));
+    let shared = shared.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared"));
     let golden = shared.join("golden/afkan");
     if !golden.is_dir() {
         println!("skipped: no golden cases; FRIT_SHARED names their folder");
