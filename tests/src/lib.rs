@@ -6,7 +6,7 @@
 //!                                         '--> reference evaluator in f64, with bounds --> compare --'
 //! ```
 //!
-//! [`case`] holds the first row and the comparison, [`shrink`] makes what fails small enough to paste, [`wire`] writes,
+//! [`case`] holds the first row and the comparison, [`mod@shrink`] makes what fails small enough to paste, [`wire`] writes,
 //! takes apart and damages protobuf messages without knowing their meaning, [`onnx`] spells small models in it.
 
 pub mod case;

@@ -1,6 +1,6 @@
-//! The functions that generated code may call, as addresses in the order of [`FUNCTIONS`](super::abi::FUNCTIONS).
+//! The functions that generated code may call, as addresses in the order of [`super::abi::FUNCTIONS`].
 //!
-//! What they compute is [`double`](crate::kernel::maths::double)'s, so that the interpreter and machine code agree.
+//! What they compute is `kernel::maths::double`'s, so that the interpreter and machine code agree.
 //! Integer powers multiply with wrap-around, as the core op `pow` says.
 
 use std::sync::LazyLock;

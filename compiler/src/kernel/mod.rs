@@ -10,7 +10,7 @@
 //! How loops run (vectors, unrolling, threads) is not here: a [`crate::schedule::Schedule`] beside the kernel says it,
 //! and any legal schedule gives the same bits.
 //!
-//! What always holds (checked by [`verify`]): K1 a register is assigned once, before its uses, in a scope that encloses
+//! What always holds (checked by [`mod@verify`]): K1 a register is assigned once, before its uses, in a scope that encloses
 //! them; K2 operand types fit; K3 indices name symbols in scope; K4 buffers are written only by stores to outputs or
 //! locals; K5 a store of a phase goes to an element that no other iteration of its outer index writes (checked by the
 //! interpreter, on values).

@@ -15,7 +15,7 @@
 //! Constants of f32, f64 and integers print as their shortest exact decimal, NaN and the other types as their bits in
 //! hex. Buffers go by name, and by position (`#2`) when an earlier one has that name; a register inside an index is
 //! `rN`. Names that are no words stand in quotes. Registers that nothing defines are listed after the head:
-//! `unused(%7: i32)`. [`super::parse`] reads all this back.
+//! `unused(%7: i32)`. The parser reads all this back.
 
 use std::fmt::{self, Display, Formatter};
 

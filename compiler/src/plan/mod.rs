@@ -265,16 +265,16 @@ pub enum Step {
     },
     /// Ascending indices of the true elements of a mask; binds a symbol to their number.
     Compact {
-        /// bool[n].
+        /// `bool[n]`.
         mask: SlotId,
-        /// i64[count].
+        /// `i64[count]`.
         result: SlotId,
         /// Index of the symbol.
         symbol: u32,
     },
     /// Runs one of two programs.
     If {
-        /// bool[].
+        /// `bool[]`.
         condition: SlotId,
         /// When true.
         then: ProgramId,
@@ -291,9 +291,9 @@ pub enum Step {
     },
     /// Runs a program repeatedly (the core op `loop`).
     Loop {
-        /// i64[].
+        /// `i64[]`.
         trip: SlotId,
-        /// bool[].
+        /// `bool[]`.
         condition: SlotId,
         /// (i, condition, carried.., captured..) -> (condition, carried.., stacked..)
         body: ProgramId,
@@ -366,7 +366,7 @@ pub enum SequenceOp {
 /// What the library is asked to do. Operands are dense and row-major unless strides say otherwise.
 #[derive(Clone, Debug, PartialEq)]
 pub enum LibraryCall {
-    /// out[b.., m, n] = sum over k of a[b.., m, k] b[b.., k, n], a and b of `dtype`, sums of `accumulate`.
+    /// `out[b.., m, n] = sum over k of a[b.., m, k] b[b.., k, n]`, a and b of `dtype`, sums of `accumulate`.
     MatMul {
         /// Batch extents.
         batch: Vec<DimId>,
@@ -376,9 +376,9 @@ pub enum LibraryCall {
         n: DimId,
         /// Summed.
         k: DimId,
-        /// a is stored [b.., k, m].
+        /// a is stored `[b.., k, m]`.
         lhs_transposed: bool,
-        /// b is stored [b.., n, k].
+        /// b is stored `[b.., n, k]`.
         rhs_transposed: bool,
         /// The left operand has no batch dims: the same for all.
         lhs_shared: bool,

@@ -12,8 +12,8 @@
 //! - `n`: how many elements; nothing outside of them is read or written;
 //! - `functions`: the table of [`super::abi::FUNCTIONS`].
 //!
-//! So one layout serves every width, and a back end with wider vectors stands beside [`clif`] behind [`StripBackend`].
-//! [`eval`] defines what a strip computes; every back end gives its bits at every lane count.
+//! So one layout serves every width, and a back end with wider vectors stands beside `clif` behind [`StripBackend`].
+//! `eval` defines what a strip computes; every back end gives its bits at every lane count.
 //!
 //! Lanes have 32 bits: f32, integers up to 32 bits (kept extended to 32 by their sign), bools, the bits of 16-bit
 //! floats. Loops over 64-bit values run one element at a time.
