@@ -18,6 +18,7 @@
 pub mod builder;
 pub mod convert;
 pub mod graph;
+mod map;
 pub mod minifloat;
 pub mod module;
 pub mod onnx;

@@ -5,8 +5,6 @@
 //! symbolic link; and what is opened must be a regular file with one name (a hard link could lead out of the folder).
 //! Opening never blocks on a pipe and never follows a link put there in the meantime.
 
-#![allow(unsafe_code, reason = "mapping a file is unsafe: see `map`")]
-
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::path::{Component, Path, PathBuf};
@@ -36,11 +34,8 @@ impl ExternalFiles {
             return Ok(map.clone());
         }
         let file = self.open(location)?;
-        // SAFETY: the mapping is private and read-only, and outlives no clone of its `Arc`. Another process that
-        // shortens the file while it is mapped can still end this one: the same holds for every program that maps
-        // its weights, and copying them instead would double the memory of a large model.
-        let map = unsafe { Mmap::map(&file) };
-        let map = Arc::new(map.map_err(|source| OnnxError::Io { path: location.into(), source })?);
+        let map = crate::map::map(&file).map_err(|source| OnnxError::Io { path: location.into(), source })?;
+        let map = Arc::new(map);
         self.maps.insert(location.to_owned(), map.clone());
         Ok(map)
     }

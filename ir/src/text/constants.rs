@@ -16,7 +16,7 @@ use indexmap::IndexMap;
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, View};
 
 use super::error::TextError;
-use super::map::map_file;
+use crate::map::map_file;
 use crate::tensor::Tensor;
 use crate::types::{DType, TensorType};
 

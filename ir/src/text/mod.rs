@@ -37,7 +37,6 @@ mod dot;
 mod error;
 mod lex;
 mod literal;
-mod map;
 mod parse;
 mod print;
 #[cfg(test)]
@@ -46,10 +45,10 @@ mod types;
 
 use std::path::Path;
 
+pub use crate::map::map_file;
 pub use constants::{ConstantPool, ConstantSource, FolderConstants, NoConstants};
 pub use dot::dot;
 pub use error::TextError;
-pub use map::map_file;
 pub use print::{PrintOptions, print, print_function};
 
 use crate::module::Module;
