@@ -4,11 +4,12 @@
 //! kernel's source, what each stage took and what it could not do. Whoever embeds frit calls this through the runtime;
 //! tests and the command call it directly.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use frit_ir::{AttrValue, Dim, Function, Module, Numerics, Op, Tensor, ValueType};
+use frit_ir::substitute::substitute;
+use frit_ir::{Dim, Module, Numerics, Tensor};
 use frit_passes::manager::{self, Level, Math, PassError, Pipeline, Report};
 
 use crate::cpu::abi::KernelCode;
@@ -175,47 +176,7 @@ fn set_dims(module: &mut Module, dims: &[(String, usize)]) -> Result<(), Compile
         return Err(CompileError::UnknownDim { name: name.clone(), known });
     }
     for function in module.functions.values_mut() {
-        substitute(function, dims);
+        substitute(function, &|s| dims.iter().find(|(n, _)| n == s.name()).map(|(_, v)| Dim::from(*v)));
     }
     Ok(())
-}
-
-fn substitute(function: &mut Function, dims: &[(String, usize)]) {
-    let with = |s: &frit_ir::Symbol| dims.iter().find(|(n, _)| n == s.name()).map(|(_, v)| Dim::from(*v));
-    for id in function.nodes() {
-        for result in 0..function.node(id).results().len() {
-            let value = frit_ir::Value { node: id, result };
-            if let ValueType::Tensor(t) = function.ty(value) {
-                let mut t = t.clone();
-                t.dims = t.dims.iter().map(|d| d.substitute(&with)).collect();
-                function.set_type(value, t.into());
-            }
-        }
-        let op = &function.node(id).op;
-        let mut attributes: BTreeMap<String, AttrValue> =
-            op.attributes().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        let changed = attributes.values_mut().map(|value| substitute_attr(value, &with)).fold(false, |a, b| a | b);
-        if changed && let Ok(op) = Op::from_parts(op.name(), &attributes) {
-            function.set_op(id, op);
-        }
-        for region in function.regions_mut(id) {
-            substitute(region, dims);
-        }
-    }
-}
-
-/// Extents that an op states of its result; whether any changed.
-fn substitute_attr(value: &mut AttrValue, with: &dyn Fn(&frit_ir::Symbol) -> Option<Dim>) -> bool {
-    let change = |dim: &mut Dim| {
-        let new = dim.substitute(with);
-        let changed = new != *dim;
-        *dim = new;
-        changed
-    };
-    match value {
-        AttrValue::Dim(dim) => change(dim),
-        AttrValue::Type(ValueType::Tensor(t)) => t.dims.iter_mut().map(change).fold(false, |a, b| a | b),
-        AttrValue::List(values) => values.iter_mut().map(|v| substitute_attr(v, with)).fold(false, |a, b| a | b),
-        _ => false,
-    }
 }

@@ -26,6 +26,7 @@ pub mod op;
 pub mod order;
 pub mod origin;
 pub mod reference;
+pub mod substitute;
 pub mod tensor;
 #[doc(hidden)]
 pub mod testing;
