@@ -59,8 +59,7 @@ fn unsupported(op: &str, dtype: DType) -> Refusal {
 
 /// Whether an operation is a call through the function table.
 pub(super) fn is_call(unary: Option<UnaryOp>, binary: Option<BinaryOp>, dtype: DType) -> bool {
-    use UnaryOp::{Acos, Asin, Atan, Cos, Erf, Exp, Expm1, Log, Log1p, Sin, Tan, Tanh};
-    unary.is_some_and(|op| matches!(op, Exp | Expm1 | Log | Log1p | Sin | Cos | Tan | Asin | Acos | Atan | Tanh | Erf))
+    unary.is_some_and(UnaryOp::is_elementary)
         || binary.is_some_and(|op| match op {
             BinaryOp::Pow | BinaryOp::Atan2 => true,
             BinaryOp::Rem => is_float(dtype),
@@ -68,29 +67,9 @@ pub(super) fn is_call(unary: Option<UnaryOp>, binary: Option<BinaryOp>, dtype: D
         })
 }
 
-/// The bits of the element that a reduction starts from.
+/// The element that a reduction starts from; argmin and argmax as min and max.
 pub(super) fn neutral(combine: Combine, dtype: DType) -> Result<Scalar, Refusal> {
-    let width = dtype.size() as u32 * 8;
-    let ones = if width >= 64 { u64::MAX } else { (1u64 << width) - 1 };
-    let (highest, lowest) = match (dtype, dtype.class()) {
-        (DType::F32, _) => (u64::from(f32::INFINITY.to_bits()), u64::from(f32::NEG_INFINITY.to_bits())),
-        (DType::F64, _) => (f64::INFINITY.to_bits(), f64::NEG_INFINITY.to_bits()),
-        (_, Class::Bool) => (1, 0),
-        (_, Class::Signed) => (ones >> 1, (ones >> 1) + 1),
-        (_, Class::Unsigned) => (ones, 0),
-        _ => return Err(unsupported("reduce", dtype)),
-    };
-    let bits = match combine {
-        Combine::Sum => 0,
-        Combine::Prod => match dtype {
-            DType::F32 => u64::from(1f32.to_bits()),
-            DType::F64 => 1f64.to_bits(),
-            _ => 1,
-        },
-        Combine::Min | Combine::ArgMin(_) => highest,
-        Combine::Max | Combine::ArgMax(_) => lowest,
-    };
-    Ok(Scalar { dtype, bits })
+    combine.of_values().neutral(dtype).ok_or_else(|| unsupported("reduce", dtype))
 }
 
 /// Writes operations at the builder's position.
@@ -421,13 +400,7 @@ impl Ops<'_, '_> {
 
     /// One step of a reduction (not of argmin and argmax).
     pub(super) fn combine(&mut self, how: Combine, dtype: DType, a: Value, b: Value) -> Result<Value, Refusal> {
-        let op = match how {
-            Combine::Sum => BinaryOp::Add,
-            Combine::Prod => BinaryOp::Mul,
-            Combine::Min | Combine::ArgMin(_) => BinaryOp::Min,
-            Combine::Max | Combine::ArgMax(_) => BinaryOp::Max,
-        };
-        self.binary(op, dtype, a, b)
+        self.binary(how.op(), dtype, a, b)
     }
 
     /// `ok ? value : op(x)` of f32, the call made only when it counts.

@@ -8,7 +8,7 @@ use frit_ir::types::Class;
 use frit_ir::{BinaryOp, DType, UnaryOp};
 
 use super::{Refusal, index};
-use crate::kernel::{Combine, Scalar, interp, primitive};
+use crate::kernel::{Combine, Scalar, primitive};
 
 /// The C++ type that carries a value of an element type.
 pub(super) fn carried(dtype: DType) -> Result<&'static str, Refusal> {
@@ -174,8 +174,7 @@ pub(super) fn bitcast(from: DType, to: DType, x: &str) -> Result<String, Refusal
 
 /// What an accumulator starts from.
 pub(super) fn neutral(combine: Combine, dtype: DType) -> Result<String, Refusal> {
-    let value = interp::neutral(combine, dtype);
-    constant(value.ok_or_else(|| not_expanded("reduce", dtype))?)
+    constant(combine.neutral(dtype).ok_or_else(|| not_expanded("reduce", dtype))?)
 }
 
 /// One step of a reduction (not of argmin and argmax).

@@ -365,7 +365,7 @@ impl Interpreter<'_> {
                 lanes[i] = match (lanes[i], lanes[i + width]) {
                     (left, Some(right)) => Some(join(acc.combine, left, right)?),
                     // An empty lane holds the neutral element, which may change a sign: -0 + 0.
-                    (Some(left), None) => match neutral(acc.combine, dtype) {
+                    (Some(left), None) => match acc.combine.neutral(dtype) {
                         Some(value) => {
                             Some(join(acc.combine, Some(left), Candidate { value, index: Scalar::i64(i64::MAX) })?)
                         }
@@ -380,7 +380,7 @@ impl Interpreter<'_> {
             (Combine::ArgMin(_) | Combine::ArgMax(_), best) => best.map_or(Scalar::i64(0), |b| b.index),
             (Combine::Sum | Combine::Prod | Combine::Min | Combine::Max, Some(best)) => best.value,
             (combine, None) => {
-                neutral(combine, dtype).ok_or_else(|| Fault::Undefined(format!("{combine:?} of {dtype}")))?
+                combine.neutral(dtype).ok_or_else(|| Fault::Undefined(format!("{combine:?} of {dtype}")))?
             }
         };
         self.define(acc.result, result)
@@ -417,47 +417,18 @@ struct Candidate {
     index: Scalar,
 }
 
-/// What a lane starts from; `None` for argmin and argmax, whose empty lanes lose.
-pub(crate) fn neutral(combine: Combine, dtype: DType) -> Option<Scalar> {
-    let real = |v: f64| match dtype {
-        DType::F32 => Some(Scalar::f32(v as f32)),
-        DType::F64 => Some(Scalar::f64(v)),
-        _ => None,
-    };
-    let bits = dtype.bits();
-    let (low, high): (i128, i128) = match dtype.class() {
-        frit_ir::types::Class::Signed => (-(1 << (bits - 1)), (1 << (bits - 1)) - 1),
-        frit_ir::types::Class::Unsigned => (0, (1 << bits) - 1),
-        frit_ir::types::Class::Bool => (0, 1),
-        frit_ir::types::Class::Float | frit_ir::types::Class::Text => (0, 0),
-    };
-    let (float, int) = match combine {
-        Combine::Sum => (0.0, 0),
-        Combine::Prod => (1.0, 1),
-        Combine::Min => (f64::INFINITY, high),
-        Combine::Max => (f64::NEG_INFINITY, low),
-        Combine::ArgMin(_) | Combine::ArgMax(_) => return None,
-    };
-    real(float).or_else(|| (!dtype.is_float() && dtype.size() > 0).then(|| Scalar::int(dtype, int)))
-}
-
 /// `next` combined into a lane, an empty one holding the neutral element.
 fn join(combine: Combine, lane: Option<Candidate>, next: Candidate) -> Result<Candidate, Fault> {
-    let op = match combine {
-        Combine::Sum => BinaryOp::Add,
-        Combine::Prod => BinaryOp::Mul,
-        Combine::Min => BinaryOp::Min,
-        Combine::Max => BinaryOp::Max,
-        Combine::ArgMin(_) | Combine::ArgMax(_) => {
-            let Some(best) = lane else { return Ok(next) };
-            let least = matches!(combine, Combine::ArgMin(_));
-            return Ok(if beats(next, best, least)? { next } else { best });
-        }
-    };
+    if let Combine::ArgMin(_) | Combine::ArgMax(_) = combine {
+        let Some(best) = lane else { return Ok(next) };
+        let least = matches!(combine, Combine::ArgMin(_));
+        return Ok(if beats(next, best, least)? { next } else { best });
+    }
+    let op = combine.op();
     let undefined = || Fault::Undefined(format!("{} of {}", op.name(), next.value.dtype));
     let start = match lane {
         Some(c) => c.value,
-        None => neutral(combine, next.value.dtype).ok_or_else(undefined)?,
+        None => combine.neutral(next.value.dtype).ok_or_else(undefined)?,
     };
     let value = maths::evaluate_binary(op, start, next.value).ok_or_else(undefined)?;
     Ok(Candidate { value, index: next.index })

@@ -17,6 +17,7 @@
 
 use std::fmt;
 
+use frit_ir::types::Class;
 use frit_ir::{BinaryOp, DType, Dim, Symbol, UnaryOp};
 
 pub mod build;
@@ -189,6 +190,52 @@ pub enum Combine {
     ArgMin(Reg),
     /// Index of the first largest.
     ArgMax(Reg),
+}
+
+impl Combine {
+    /// How the values alone combine: argmin as min, argmax as max.
+    pub fn of_values(self) -> Combine {
+        match self {
+            Combine::ArgMin(_) => Combine::Min,
+            Combine::ArgMax(_) => Combine::Max,
+            Combine::Sum | Combine::Prod | Combine::Min | Combine::Max => self,
+        }
+    }
+
+    /// One step on the values.
+    pub fn op(self) -> BinaryOp {
+        match self {
+            Combine::Sum => BinaryOp::Add,
+            Combine::Prod => BinaryOp::Mul,
+            Combine::Min | Combine::ArgMin(_) => BinaryOp::Min,
+            Combine::Max | Combine::ArgMax(_) => BinaryOp::Max,
+        }
+    }
+
+    /// What a lane starts from; `None` for argmin and argmax, which start from nothing, and for types that do not
+    /// reduce.
+    pub fn neutral(self, dtype: DType) -> Option<Scalar> {
+        let bits = dtype.bits();
+        let (low, high): (i128, i128) = match dtype.class() {
+            Class::Signed => (-(1 << (bits - 1)), (1 << (bits - 1)) - 1),
+            Class::Unsigned => (0, (1 << bits) - 1),
+            Class::Bool => (0, 1),
+            Class::Float | Class::Text => (0, 0),
+        };
+        let (float, int) = match self {
+            Combine::Sum => (0.0, 0),
+            Combine::Prod => (1.0, 1),
+            Combine::Min => (f64::INFINITY, high),
+            Combine::Max => (f64::NEG_INFINITY, low),
+            Combine::ArgMin(_) | Combine::ArgMax(_) => return None,
+        };
+        match (dtype, dtype.class()) {
+            (DType::F32, _) => Some(Scalar::f32(float as f32)),
+            (DType::F64, _) => Some(Scalar::f64(float)),
+            (_, Class::Float | Class::Text) => None,
+            (_, Class::Signed | Class::Unsigned | Class::Bool) => Some(Scalar::int(dtype, int)),
+        }
+    }
 }
 
 /// One accumulator of a reduction.

@@ -14,7 +14,7 @@ use crate::kernel::build::KernelBuilder;
 use crate::kernel::{BufferId, Combine, Reg, Scalar, Stmt};
 
 /// Reductions over at most this many elements are written out instead of looped.
-pub(crate) const UNROLLED: i64 = 16;
+pub(crate) const UNROLLED: i64 = frit_passes::fuse::SMALL_REDUCE;
 
 /// Writes element code for one body.
 #[derive(Clone)]
@@ -492,16 +492,12 @@ impl<'a> Emitter<'a> {
             return self.first_extreme(&lanes, kind);
         }
         if lanes.is_empty() {
-            let neutral = neutral(kind, work).ok_or_else(|| LowerError::Internal("no neutral element".to_owned()))?;
+            let start = combine_of(kind, Reg(0)).neutral(work);
+            let neutral = start.ok_or_else(|| LowerError::Internal("no neutral element".to_owned()))?;
             let value = self.kb.constant(neutral);
             return Ok(self.cast(value, dtype, false));
         }
-        let combine = match kind {
-            ReduceKind::Sum => BinaryOp::Add,
-            ReduceKind::Prod => BinaryOp::Mul,
-            ReduceKind::Min => BinaryOp::Min,
-            ReduceKind::Max | ReduceKind::ArgMin | ReduceKind::ArgMax => BinaryOp::Max,
-        };
+        let combine = combine_of(kind, lanes[0]).op();
         let mut step = UNROLLED as usize / 2;
         while step > 0 {
             for i in 0..step {
@@ -566,33 +562,6 @@ pub(crate) fn combine_of(kind: ReduceKind, at: Reg) -> Combine {
         ReduceKind::ArgMin => Combine::ArgMin(at),
         ReduceKind::ArgMax => Combine::ArgMax(at),
     }
-}
-
-fn neutral(kind: ReduceKind, dtype: DType) -> Option<Scalar> {
-    let value = match kind {
-        ReduceKind::Sum => 0.0,
-        ReduceKind::Prod => 1.0,
-        ReduceKind::Min if dtype.is_float() => f64::INFINITY,
-        ReduceKind::Max if dtype.is_float() => f64::NEG_INFINITY,
-        ReduceKind::Min => return Some(extreme(dtype, true)),
-        ReduceKind::Max => return Some(extreme(dtype, false)),
-        ReduceKind::ArgMin | ReduceKind::ArgMax => return None,
-    };
-    scalar_at(&frit_ir::convert::scalar(dtype, value)?, 0)
-}
-
-/// Largest or smallest integer of a type.
-fn extreme(dtype: DType, largest: bool) -> Scalar {
-    let bits = dtype.bits();
-    let all = if bits == 64 { u64::MAX } else { (1u64 << bits) - 1 };
-    let signed = dtype.class() == frit_ir::types::Class::Signed;
-    let top = if signed { all >> 1 } else { all };
-    let bits = match (largest, signed) {
-        (true, _) => top,
-        (false, true) => top + 1,
-        (false, false) => 0,
-    };
-    Scalar { dtype, bits }
 }
 
 /// Element `position` of a tensor as a scalar.

@@ -1,5 +1,6 @@
 //! Kernels with large reductions: rows in registers, or tiles of few long rows.
 
+use std::cell::LazyCell;
 use std::collections::HashMap;
 
 use frit_ir::{BinaryOp, DType, Dim, NodeId, Op, OpClass, ReduceKind, Value};
@@ -47,10 +48,10 @@ pub(crate) fn find(lowering: &mut Lowering<'_>) -> Result<Option<Rows>, LowerErr
     let body = lowering.body;
     let order = body.toposort().ok_or_else(|| LowerError::Internal("a cycle in a fused body".to_owned()))?;
     // A short reduction is a section all the same where its row needs it again and again (softmax over few classes).
-    let sections = match kernel_shape(body) {
+    let sections = LazyCell::new(|| match kernel_shape(body) {
         Ok(shape) => shape.space.map(|s| s.sections).unwrap_or_default(),
         Err(_) => Vec::new(),
-    };
+    });
     let mut levels: HashMap<NodeId, usize> = HashMap::new();
     let mut rows: Option<Rows> = None;
     for id in order {

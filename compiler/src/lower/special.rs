@@ -2,7 +2,7 @@
 
 use frit_ir::{BinaryOp, DType, Dim, Op, ReduceKind, ScatterKind, Value};
 
-use super::emit::reduction_type;
+use super::emit::{combine_of, reduction_type};
 use super::index::{delinearize, linearize};
 use super::{LowerError, Lowering, map};
 use crate::kernel::{BufferId, Reg, Role, Stmt};
@@ -34,15 +34,10 @@ fn cumulate(
     let dtype = lowering.e.tensor(value)?.dtype;
     let x = lowering.body.node(value.node).operands()[0];
     let work = reduction_type(dtype);
-    let combine = match kind {
-        ReduceKind::Sum => BinaryOp::Add,
-        ReduceKind::Prod => BinaryOp::Mul,
-        ReduceKind::Min => BinaryOp::Min,
-        ReduceKind::Max => BinaryOp::Max,
-        ReduceKind::ArgMin | ReduceKind::ArgMax => {
-            return Err(lowering.e.unsupported(value, format!("a running {}", kind.name())));
-        }
-    };
+    if let ReduceKind::ArgMin | ReduceKind::ArgMax = kind {
+        return Err(lowering.e.unsupported(value, format!("a running {}", kind.name())));
+    }
+    let combine = combine_of(kind, Reg(0)).op();
     let mut others = dims.clone();
     let extent = others.remove(axis);
     // The running value lies in a local cell; a kernel has no registers carried by loops.

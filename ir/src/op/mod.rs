@@ -108,6 +108,18 @@ word_enum! {
     }
 }
 
+impl UnaryOp {
+    /// Whether it is a function that machines approximate, not compute exactly or with one rounding.
+    pub fn is_elementary(self) -> bool {
+        use UnaryOp::{Abs, Ceil, Floor, Neg, Not, RoundEven, Sign, Sqrt, Trunc};
+        use UnaryOp::{Acos, Asin, Atan, Cos, Erf, Exp, Expm1, Log, Log1p, Sin, Tan, Tanh};
+        match self {
+            Neg | Abs | Sign | Floor | Ceil | Trunc | RoundEven | Sqrt | Not => false,
+            Exp | Expm1 | Log | Log1p | Sin | Cos | Tan | Asin | Acos | Atan | Tanh | Erf => true,
+        }
+    }
+}
+
 impl BinaryOp {
     /// Whether the result is bool.
     pub fn is_comparison(self) -> bool {

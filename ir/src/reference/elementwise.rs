@@ -1,7 +1,7 @@
 //! Ops on one element at a time.
 
 use super::array::{Array, Data};
-use super::number::{erf, wrap};
+use super::number::{elementary, wrap};
 use super::{Cx, Evaluated};
 use crate::op::{BinaryOp, UnaryOp};
 use crate::types::DType;
@@ -40,18 +40,18 @@ pub(super) fn unary_float(op: UnaryOp, x: f64) -> Option<f64> {
         UnaryOp::Trunc => x.trunc(),
         UnaryOp::RoundEven => x.round_ties_even(),
         UnaryOp::Sqrt => x.sqrt(),
-        UnaryOp::Exp => x.exp(),
-        UnaryOp::Expm1 => x.exp_m1(),
-        UnaryOp::Log => x.ln(),
-        UnaryOp::Log1p => x.ln_1p(),
-        UnaryOp::Sin => x.sin(),
-        UnaryOp::Cos => x.cos(),
-        UnaryOp::Tan => x.tan(),
-        UnaryOp::Asin => x.asin(),
-        UnaryOp::Acos => x.acos(),
-        UnaryOp::Atan => x.atan(),
-        UnaryOp::Tanh => x.tanh(),
-        UnaryOp::Erf => erf(x),
+        UnaryOp::Exp
+        | UnaryOp::Expm1
+        | UnaryOp::Log
+        | UnaryOp::Log1p
+        | UnaryOp::Sin
+        | UnaryOp::Cos
+        | UnaryOp::Tan
+        | UnaryOp::Asin
+        | UnaryOp::Acos
+        | UnaryOp::Atan
+        | UnaryOp::Tanh
+        | UnaryOp::Erf => return elementary(op, x),
         UnaryOp::Not => return None,
     })
 }

@@ -53,6 +53,7 @@ pub use error::{At, EvalError};
 pub use extents::Symbols;
 use item::Item;
 use number::Rounding;
+pub use number::{elementary, erf};
 
 use crate::graph::{Function, NodeId, Value};
 use crate::module::Module;

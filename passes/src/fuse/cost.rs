@@ -37,29 +37,9 @@ pub(super) struct Limits {
 /// Operations of one element of an op's result, its operands given.
 pub(super) fn ops(node: &Node) -> f64 {
     match &node.op {
-        Op::Unary(u) => match u {
-            UnaryOp::Neg
-            | UnaryOp::Abs
-            | UnaryOp::Sign
-            | UnaryOp::Floor
-            | UnaryOp::Ceil
-            | UnaryOp::Trunc
-            | UnaryOp::RoundEven
-            | UnaryOp::Not => 1.0,
-            UnaryOp::Sqrt => 3.0,
-            UnaryOp::Exp
-            | UnaryOp::Expm1
-            | UnaryOp::Log
-            | UnaryOp::Log1p
-            | UnaryOp::Sin
-            | UnaryOp::Cos
-            | UnaryOp::Tan
-            | UnaryOp::Asin
-            | UnaryOp::Acos
-            | UnaryOp::Atan
-            | UnaryOp::Tanh
-            | UnaryOp::Erf => 8.0,
-        },
+        Op::Unary(UnaryOp::Sqrt) => 3.0,
+        Op::Unary(u) if u.is_elementary() => 8.0,
+        Op::Unary(_) => 1.0,
         Op::Binary(BinaryOp::Div | BinaryOp::Rem) => 3.0,
         Op::Binary(BinaryOp::Pow | BinaryOp::Atan2) => 16.0,
         Op::Binary(_) | Op::Select {} | Op::Cast { .. } | Op::Reduce { .. } | Op::Iota { .. } => 1.0,

@@ -11,7 +11,7 @@ use frit_ir::op::BinaryOp;
 use frit_ir::reference::{self, Symbols};
 use frit_ir::types::ValueType;
 use frit_ir::value::HostValue;
-use frit_ir::{Function, Module, Node, Op, OpClass, Param, Tensor, UnaryOp, Value};
+use frit_ir::{Function, Module, Node, Op, OpClass, Param, Tensor, Value};
 use indexmap::IndexMap;
 
 use super::algebra::Scope;
@@ -41,29 +41,7 @@ impl Pass for Fold {
 /// Whether the evaluator gives the bits that compiled code gives, or the op may be approximated.
 fn may_fold(node: &Node, is_float: bool) -> bool {
     let exact = match &node.op {
-        Op::Unary(u) => match u {
-            UnaryOp::Neg
-            | UnaryOp::Abs
-            | UnaryOp::Sign
-            | UnaryOp::Floor
-            | UnaryOp::Ceil
-            | UnaryOp::Trunc
-            | UnaryOp::RoundEven
-            | UnaryOp::Sqrt
-            | UnaryOp::Not => true,
-            UnaryOp::Exp
-            | UnaryOp::Expm1
-            | UnaryOp::Log
-            | UnaryOp::Log1p
-            | UnaryOp::Sin
-            | UnaryOp::Cos
-            | UnaryOp::Tan
-            | UnaryOp::Asin
-            | UnaryOp::Acos
-            | UnaryOp::Atan
-            | UnaryOp::Tanh
-            | UnaryOp::Erf => false,
-        },
+        Op::Unary(u) => !u.is_elementary(),
         Op::Binary(BinaryOp::Pow | BinaryOp::Atan2) => !is_float,
         Op::Broadcast { .. } | Op::Iota { .. } | Op::DimValue { .. } => return false,
         op => match op.class() {

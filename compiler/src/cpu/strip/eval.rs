@@ -3,7 +3,7 @@
 //! Element by element, op by op, each op as [`crate::kernel::primitive`] defines it. Elements see each other only
 //! through accumulators.
 
-use frit_ir::{BinaryOp, DType, UnaryOp};
+use frit_ir::{DType, UnaryOp};
 
 use super::{Op, Strip, Val};
 use crate::kernel::{Combine, Scalar, maths, primitive};
@@ -82,11 +82,8 @@ pub(super) fn evaluate(
 /// One step of a reduction.
 fn combine(how: Combine, a: Scalar, b: Scalar) -> Option<Scalar> {
     match how {
-        Combine::Sum => primitive::binary(BinaryOp::Add, a, b),
-        Combine::Prod => primitive::binary(BinaryOp::Mul, a, b),
-        Combine::Min => maths::evaluate_binary(BinaryOp::Min, a, b),
-        Combine::Max => maths::evaluate_binary(BinaryOp::Max, a, b),
         Combine::ArgMin(_) | Combine::ArgMax(_) => None,
+        Combine::Sum | Combine::Prod | Combine::Min | Combine::Max => maths::evaluate_binary(how.op(), a, b),
     }
 }
 

@@ -377,13 +377,7 @@ impl Lanes<'_, '_> {
 
     /// One step of a reduction.
     pub(super) fn combine(&mut self, how: Combine, dtype: DType, a: Value, b: Value) -> Result<Value, Refusal> {
-        let op = match how {
-            Combine::Sum => BinaryOp::Add,
-            Combine::Prod => BinaryOp::Mul,
-            Combine::Min | Combine::ArgMin(_) => BinaryOp::Min,
-            Combine::Max | Combine::ArgMax(_) => BinaryOp::Max,
-        };
-        self.binary(op, dtype, a, b)
+        self.binary(how.op(), dtype, a, b)
     }
 
     /// Sixteen lanes, in four vectors, combined pairwise: lane i with i + 8, i + 4, i + 2, i + 1.
