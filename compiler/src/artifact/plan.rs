@@ -121,7 +121,7 @@ variants! {
         4 Length;
     }
     LibraryCall {
-        0 MatMul { batch, m, n, k, lhs_transposed, rhs_transposed, lhs_shared, rhs_shared, dtype, accumulate };
+        0 MatMul { batch, m, n, k, lhs_transposed, rhs_transposed, dtype, accumulate };
         1 Conv { strides, dilations, low, high, groups };
         2 ConvTranspose { strides, dilations, low, high, output_padding, groups };
         3 Sort { axis, descending };

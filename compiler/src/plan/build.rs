@@ -278,11 +278,11 @@ impl PlanBuilder<'_> {
             };
             b.program.inputs.push(Port { name, ty: ty.clone(), slot });
         }
-        bind_symbols(&mut b, function)?;
+        bind_symbols(&mut b, function);
         self.steps(&mut b, function, &mut slots)?;
-        for (i, output) in function.outputs().iter().enumerate() {
+        for output in function.outputs() {
             let slot = self.read(&mut b, function, &slots, output.value)?;
-            let slot = own_memory(&mut b, slot, i);
+            let slot = own_memory(&mut b, slot);
             b.program.outputs.push(Port { name: output.name.clone(), ty: function.ty(output.value).clone(), slot });
         }
         b.program.donations = function.donations.iter().map(|d| (d.input, d.output)).collect();
@@ -681,7 +681,7 @@ fn input_symbols(function: &Function) -> Vec<Symbol> {
 }
 
 /// Binds each symbol by the first extent that is exactly it; every other extent becomes a guard.
-fn bind_symbols(b: &mut Building, function: &Function) -> Result<(), BuildError> {
+fn bind_symbols(b: &mut Building, function: &Function) {
     let mut bound: Vec<Symbol> = Vec::new();
     for (input, value) in function.input_values().enumerate() {
         let Some(t) = function.ty(value).tensor() else { continue };
@@ -700,7 +700,6 @@ fn bind_symbols(b: &mut Building, function: &Function) -> Result<(), BuildError>
             }
         }
     }
-    Ok(())
 }
 
 fn check_symbols(b: &Building, function: &str) -> Result<(), BuildError> {
@@ -729,7 +728,7 @@ fn result_binds(b: &mut Building, node: &Node) -> Vec<Bind> {
 }
 
 /// An output must have memory of its own: a copy where it would be an input's or a constant's.
-fn own_memory(b: &mut Building, slot: SlotId, _output: usize) -> SlotId {
+fn own_memory(b: &mut Building, slot: SlotId) -> SlotId {
     let root = b.program.root(slot);
     match b.program.slots[root.index()].place {
         Place::Input(_) | Place::Constant(_) => {

@@ -380,10 +380,6 @@ pub enum LibraryCall {
         lhs_transposed: bool,
         /// b is stored `[b.., n, k]`.
         rhs_transposed: bool,
-        /// The left operand has no batch dims: the same for all.
-        lhs_shared: bool,
-        /// The right operand has no batch dims: the same for all.
-        rhs_shared: bool,
         /// Element type of the operands.
         dtype: DType,
         /// Element type of sums and result.

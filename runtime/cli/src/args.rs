@@ -31,7 +31,7 @@ pub(crate) enum Command {
     /// Compile a model; tell what every stage did, write it as .fritc, or show a stage as text
     #[command(
         after_help = "Examples:\n  frit compile model.onnx -o model.fritc\n  frit compile model.onnx --emit loops\n  \
-                            frit compile model.onnx --dump-ir dump && frit run dump/02-simplify.frit"
+                            frit compile model.onnx --dump-ir dump && frit run dump/04-simplify.frit"
     )]
     Compile(CompileArgs),
     /// Run a model once, on given inputs or on seeded ones

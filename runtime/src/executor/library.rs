@@ -138,8 +138,7 @@ impl Run<'_> {
         mut views: Views<'_>,
         origin: &str,
     ) -> Result<(), RunError> {
-        let LibraryCall::MatMul { batch, m, n, k, lhs_transposed, rhs_transposed, lhs_shared, rhs_shared, .. } = call
-        else {
+        let LibraryCall::MatMul { batch, m, n, k, lhs_transposed, rhs_transposed, .. } = call else {
             return Err(mistyped(origin));
         };
         let extent = |dim: &DimId| at.frame.extent(at.program, *dim);
@@ -150,11 +149,8 @@ impl Run<'_> {
             matrices = matrices.saturating_mul(extent(dim)?);
         }
         let batch = [matrices];
-        let stride = |rows: usize, cols: usize, shared: bool| {
-            [if shared { 0 } else { isize::try_from(rows.saturating_mul(cols)).unwrap_or(isize::MAX) }]
-        };
-        let (a_batch, b_batch) = (stride(m, k, *lhs_shared), stride(k, n, *rhs_shared));
-        let c_batch = stride(m, n, false);
+        let stride = |rows: usize, cols: usize| [isize::try_from(rows.saturating_mul(cols)).unwrap_or(isize::MAX)];
+        let (a_batch, b_batch, c_batch) = (stride(m, k), stride(k, n), stride(m, n));
         let c_layout = Layout { batch: &c_batch, ..Layout::row_major(n) };
         let (Some(a), Some(b), Some(c)) = (views.read::<T>(0), views.read::<T>(1), views.write::<T>(0)) else {
             return Err(mistyped(origin));

@@ -48,8 +48,6 @@ impl PlanBuilder<'_> {
                     k: b.dim(&Dim::product(lhs_contract.iter().map(|&a| &lhs.dims[a]))),
                     lhs_transposed: left.contract_first,
                     rhs_transposed: !right.contract_first,
-                    lhs_shared: false,
-                    rhs_shared: false,
                     dtype,
                     accumulate: *accumulate,
                 };
