@@ -12,9 +12,8 @@ use frit_ir::substitute::substitute;
 use frit_ir::{Dim, Module, Numerics, Tensor};
 use frit_passes::manager::{self, Level, Math, PassError, Pipeline, Report};
 
-use crate::cpu::abi::KernelCode;
 use crate::cpu::{CodeError, CodeOptions};
-use crate::generate;
+use crate::generate::{Generated, generate};
 use crate::plan::Plan;
 use crate::plan::build::{BuildError, KernelSource, build_all};
 
@@ -133,21 +132,26 @@ pub fn compile(mut module: Module, options: &Options) -> Result<Compiled, Compil
     let passes = start.elapsed();
 
     let start = Instant::now();
-    let (mut code_time, mut loops) = (Duration::ZERO, Vec::new());
+    let (mut code_time, mut loops, mut schedules) = (Duration::ZERO, Vec::new(), Vec::new());
     let code_options = CodeOptions::host()?;
-    let mut generate = |kernels: &[KernelSource]| {
+    let mut compile_all = |kernels: &[KernelSource]| {
         let begin = Instant::now();
-        let generated = generate::generate(kernels, &code_options, options.lanes);
+        let generated = generate(kernels, &code_options, options.lanes);
         code_time = begin.elapsed();
-        let mut keep = |(code, remarks): (KernelCode, Vec<String>)| {
-            loops.extend(remarks);
-            code
+        let mut keep = |generated: Generated| {
+            loops.extend(generated.remarks);
+            schedules.push(generated.schedule);
+            generated.code
         };
         generated.into_iter().map(|g| g.map(&mut keep)).collect()
     };
     let fixed: Vec<(String, Tensor)> = options.fixed.iter().map(|(n, t)| (n.clone(), t.clone())).collect();
     let numerics = options.math.numerics().unwrap_or(Numerics::STRICT);
-    let built = build_all(&module, numerics, &fixed, &mut generate)?;
+    let mut built = build_all(&module, numerics, &fixed, &mut compile_all)?;
+    // Every kernel has code by now: its source shows the schedule that the code follows.
+    for (kernel, schedule) in built.kernels.iter_mut().zip(schedules) {
+        kernel.schedule = schedule;
+    }
     let plan_time = start.elapsed().saturating_sub(code_time);
     let remarks = built.remarks.into_iter().chain(loops).collect();
     let times = Times { passes, plan: plan_time, code: code_time };
@@ -179,4 +183,27 @@ fn set_dims(module: &mut Module, dims: &[(String, usize)]) -> Result<(), Compile
         substitute(function, &|s| dims.iter().find(|(n, _)| n == s.name()).map(|(_, v)| Dim::from(*v)));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use frit_ir::text::{NoConstants, from_text};
+
+    use super::*;
+    use crate::schedule::Directive;
+
+    #[test]
+    fn a_kernels_source_shows_the_schedule_that_its_code_follows() {
+        let text = "frit 1\nfunc @infer(%x \"x\": f32[64]) {\n  %y = exp(%x)\n  return \"y\" = %y\n}\n";
+        let module = from_text(text, &NoConstants).unwrap();
+        let options = Options { lanes: Some(4), ..Options::default() };
+        let compiled = compile(module, &options).unwrap();
+        let lanes = |d: &Directive| match d {
+            Directive::Vector { lanes, .. } => Some(*lanes),
+            Directive::Unroll { .. } | Directive::Threads { .. } => None,
+        };
+        let vectors: Vec<u32> =
+            compiled.kernels.iter().flat_map(|k| k.schedule.directives.iter().filter_map(lanes)).collect();
+        assert_eq!(vectors, [4]);
+    }
 }

@@ -21,11 +21,21 @@ const BODY: usize = 256;
 /// What an element costs that is gathered lane by lane instead of loaded with its neighbours.
 const GATHERED: usize = 8;
 
-/// A kernel's code, and the loops of it that are no vectors with the reason.
-pub(crate) type Generated = Result<(KernelCode, Vec<String>), String>;
+/// What became of a kernel.
+pub(crate) struct Generated {
+    pub(crate) code: KernelCode,
+    /// How its loops run in that code.
+    pub(crate) schedule: Schedule,
+    /// The loops that are no vectors, with the reason.
+    pub(crate) remarks: Vec<String>,
+}
 
 /// Compiles kernels; results are in their order. `lanes` overrides what the loops are worth.
-pub(crate) fn generate(kernels: &[KernelSource], options: &CodeOptions, lanes: Option<u32>) -> Vec<Generated> {
+pub(crate) fn generate(
+    kernels: &[KernelSource],
+    options: &CodeOptions,
+    lanes: Option<u32>,
+) -> Vec<Result<Generated, String>> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(kernels.len());
     let next = AtomicUsize::new(0);
     let work = || {
@@ -37,8 +47,8 @@ pub(crate) fn generate(kernels: &[KernelSource], options: &CodeOptions, lanes: O
             done.push((i, one(&mut generator, source, lanes)));
         }
     };
-    let mut results: Vec<Option<Generated>> = (0..kernels.len()).map(|_| None).collect();
-    let mut take = |done: Vec<(usize, Generated)>| {
+    let mut results: Vec<Option<Result<Generated, String>>> = (0..kernels.len()).map(|_| None).collect();
+    let mut take = |done: Vec<(usize, Result<Generated, String>)>| {
         for (i, generated) in done {
             results[i] = Some(generated);
         }
@@ -57,14 +67,14 @@ pub(crate) fn generate(kernels: &[KernelSource], options: &CodeOptions, lanes: O
     results.into_iter().map(|r| r.unwrap_or_else(lost)).collect()
 }
 
-fn one(generator: &mut CodeGenerator, source: &KernelSource, lanes: Option<u32>) -> Generated {
+fn one(generator: &mut CodeGenerator, source: &KernelSource, lanes: Option<u32>) -> Result<Generated, String> {
     let mut kernel = source.kernel.clone();
     expand(&mut kernel).map_err(|e| e.to_string())?;
     let schedule = with_lanes(&kernel, &source.schedule, lanes);
     let (code, report) = generator.compile(&kernel, &schedule).map_err(|e| e.to_string())?;
     let remarks =
         report.scalar.iter().map(|l| format!("kernel {}: loop {}: {}", kernel.name, l.var, l.reason)).collect();
-    Ok((code, remarks))
+    Ok(Generated { code, schedule, remarks })
 }
 
 /// The schedule with every vector loop at the lanes it is worth (at most those scheduled), or at `wanted`.
