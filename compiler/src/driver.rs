@@ -12,7 +12,7 @@ use frit_ir::substitute::substitute;
 use frit_ir::{Dim, Module, Numerics, Tensor};
 use frit_passes::manager::{self, Level, Math, PassError, Pipeline, Report};
 
-use crate::cpu::{CodeError, CodeOptions};
+use crate::cpu::{CodeError, CodeOptions, Vectors};
 use crate::generate::{Generated, generate};
 use crate::plan::Plan;
 use crate::plan::build::{BuildError, KernelSource, build_all};
@@ -36,8 +36,8 @@ pub struct Options {
     pub dims: Vec<(String, usize)>,
     /// Values of inputs that the plan may rely on; a run checks them.
     pub fixed: HashMap<String, Tensor>,
-    /// Iterations that a vector loop runs at once (4, 8, 16); `None`: as scheduled.
-    pub lanes: Option<u32>,
+    /// How the innermost loops run as vectors.
+    pub vectors: Vectors,
 }
 
 impl Default for Options {
@@ -51,7 +51,7 @@ impl Default for Options {
             dump_dir: None,
             dims: Vec::new(),
             fixed: HashMap::new(),
-            lanes: None,
+            vectors: Vectors::default(),
         }
     }
 }
@@ -133,10 +133,11 @@ pub fn compile(mut module: Module, options: &Options) -> Result<Compiled, Compil
 
     let start = Instant::now();
     let (mut code_time, mut loops, mut schedules) = (Duration::ZERO, Vec::new(), Vec::new());
-    let code_options = CodeOptions::host()?;
+    let mut code_options = CodeOptions::host()?;
+    code_options.vectors = options.vectors;
     let mut compile_all = |kernels: &[KernelSource]| {
         let begin = Instant::now();
-        let generated = generate(kernels, &code_options, options.lanes);
+        let generated = generate(kernels, &code_options);
         code_time = begin.elapsed();
         let mut keep = |generated: Generated| {
             loops.extend(generated.remarks);
@@ -196,7 +197,7 @@ mod tests {
     fn a_kernels_source_shows_the_schedule_that_its_code_follows() {
         let text = "frit 1\nfunc @infer(%x \"x\": f32[64]) {\n  %y = exp(%x)\n  return \"y\" = %y\n}\n";
         let module = from_text(text, &NoConstants).unwrap();
-        let options = Options { lanes: Some(4), ..Options::default() };
+        let options = Options { vectors: Vectors::Groups(4), ..Options::default() };
         let compiled = compile(module, &options).unwrap();
         let lanes = |d: &Directive| match d {
             Directive::Vector { lanes, .. } => Some(*lanes),

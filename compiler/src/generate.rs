@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use frit_ir::{Dim, Symbol};
 
 use crate::cpu::abi::KernelCode;
-use crate::cpu::{CodeGenerator, CodeOptions};
+use crate::cpu::{CodeGenerator, CodeOptions, Vectors};
 use crate::kernel::expand::expand;
 use crate::kernel::{Expr, Kernel, Stmt};
 use crate::plan::build::KernelSource;
@@ -30,12 +30,12 @@ pub(crate) struct Generated {
     pub(crate) remarks: Vec<String>,
 }
 
-/// Compiles kernels; results are in their order. `lanes` overrides what the loops are worth.
-pub(crate) fn generate(
-    kernels: &[KernelSource],
-    options: &CodeOptions,
-    lanes: Option<u32>,
-) -> Vec<Result<Generated, String>> {
+/// Compiles kernels; results are in their order.
+pub(crate) fn generate(kernels: &[KernelSource], options: &CodeOptions) -> Vec<Result<Generated, String>> {
+    let lanes = match options.vectors {
+        Vectors::Groups(lanes) => Some(lanes),
+        Vectors::Widest | Vectors::AtMost(_) => None,
+    };
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(kernels.len());
     let next = AtomicUsize::new(0);
     let work = || {

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use frit_compiler::cpu::Vectors;
 use frit_compiler::driver::{Options, compile};
 use frit_ir::convert::to_f64s;
 use frit_ir::reference::{Bounded, error_bound};
@@ -62,8 +63,8 @@ impl Case {
     ///
     /// # Errors
     /// What a stage refuses.
-    pub fn compile(&self, level: Level, math: Math, lanes: Option<u32>) -> Result<Model, String> {
-        let options = Options { level, math, lanes, ..Options::default() };
+    pub fn compile(&self, level: Level, math: Math, vectors: Vectors) -> Result<Model, String> {
+        let options = Options { level, math, vectors, ..Options::default() };
         let compiled = compile(self.module.clone(), &options).map_err(|e| format!("{level:?} {math:?}: {e}"))?;
         Model::new(compiled.plan).map_err(|e| e.to_string())
     }
@@ -72,15 +73,9 @@ impl Case {
     ///
     /// # Errors
     /// What a stage refuses, or the run meets.
-    pub fn run(
-        &self,
-        level: Level,
-        math: Math,
-        lanes: Option<u32>,
-        pool: &Arc<Pool>,
-    ) -> Result<Vec<HostValue>, String> {
-        self.run_on(&self.compile(level, math, lanes)?.with_pool(pool.clone()))
-            .map_err(|e| format!("{level:?} {math:?} lanes {lanes:?}: {e}"))
+    pub fn run(&self, level: Level, math: Math, vectors: Vectors, pool: &Arc<Pool>) -> Result<Vec<HostValue>, String> {
+        self.run_on(&self.compile(level, math, vectors)?.with_pool(pool.clone()))
+            .map_err(|e| format!("{level:?} {math:?} {vectors:?}: {e}"))
     }
 
     /// Runs a model of this module, or of what was made of it.

@@ -15,8 +15,10 @@ use super::abi::{KernelCode, PhaseCode};
 use super::error::{CodeError, Refusal};
 use super::function::{self, Function};
 use super::link::{Call, Piece, link};
-use super::strip::{Leaves, clif::ClifBackend};
-use super::target::{Effort, Target};
+use super::strip::clif::ClifBackend;
+use super::strip::x64::X64Backend;
+use super::strip::{Leaves, StripBackend};
+use super::target::{Effort, Target, VectorBits};
 use crate::kernel::Kernel;
 use crate::schedule::Schedule;
 
@@ -27,12 +29,37 @@ pub struct CodeOptions {
     pub target: Arc<Target>,
     /// How hard to try.
     pub effort: Effort,
+    /// How the innermost loops run.
+    pub vectors: Vectors,
+}
+
+/// How the innermost loops run as vectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Vectors {
+    /// The widest vectors that the machine has.
+    #[default]
+    Widest,
+    /// Vectors of at most that many bits.
+    AtMost(VectorBits),
+    /// Through Cranelift, as on machines without wide vectors: groups of 4, 8 or 16 iterations on vectors of 128 bits.
+    Groups(u32),
+}
+
+impl Vectors {
+    /// The bits of a vector on a machine.
+    pub fn bits(self, target: &Target) -> VectorBits {
+        match self {
+            Vectors::Widest => target.vector_bits(),
+            Vectors::AtMost(bits) => bits.min(target.vector_bits()),
+            Vectors::Groups(_) => VectorBits::B128,
+        }
+    }
 }
 
 impl CodeOptions {
     /// For this machine.
     pub fn host() -> Result<Self, CodeError> {
-        Ok(CodeOptions { target: Arc::new(Target::host()?), effort: Effort::Auto })
+        Ok(CodeOptions { target: Arc::new(Target::host()?), effort: Effort::Auto, vectors: Vectors::Widest })
     }
 }
 
@@ -85,13 +112,24 @@ pub fn compile_text(
     CodeGenerator::new(options).compile_text(kernel, schedule)
 }
 
+/// Who makes leaves: the x86-64 back end where the machine has what it needs, Cranelift elsewhere.
+fn backend(options: &CodeOptions) -> Box<dyn StripBackend> {
+    let clif = ClifBackend::new(options);
+    match (options.target.features.wide, options.vectors) {
+        (Some(_), Vectors::Widest | Vectors::AtMost(_)) => {
+            Box::new(X64Backend::new(options.vectors.bits(&options.target), clif))
+        }
+        (None, _) | (_, Vectors::Groups(_)) => Box::new(clif),
+    }
+}
+
 impl CodeGenerator {
     /// A generator for a machine.
     pub fn new(options: &CodeOptions) -> Self {
         CodeGenerator {
             context: Context::new(),
             builder: FunctionBuilderContext::new(),
-            leaves: Leaves::new(Box::new(ClifBackend::new(options))),
+            leaves: Leaves::new(backend(options)),
             options: options.clone(),
         }
     }

@@ -37,8 +37,8 @@ mod target;
 mod tests;
 
 #[cfg(feature = "jit")]
-pub use code::{CodeGenerator, CodeOptions, CodeReport, ScalarLoop, compile, compile_text};
+pub use code::{CodeGenerator, CodeOptions, CodeReport, ScalarLoop, Vectors, compile, compile_text};
 #[cfg(feature = "jit")]
 pub use error::CodeError;
 #[cfg(feature = "jit")]
-pub use target::{Effort, Target};
+pub use target::{Effort, Target, VectorBits};

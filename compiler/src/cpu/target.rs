@@ -1,6 +1,6 @@
 //! The machine that code is for.
 
-use cranelift_codegen::isa::OwnedTargetIsa;
+use cranelift_codegen::isa::{CallConv, OwnedTargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
 
 use super::error::CodeError;
@@ -15,6 +15,31 @@ pub enum Effort {
     Speed,
     /// Never.
     None,
+}
+
+/// How wide the vectors of strips are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum VectorBits {
+    /// 128 bits: every machine.
+    B128,
+    /// 256 bits: x86-64 with AVX2 and FMA.
+    B256,
+    /// 512 bits: x86-64 with AVX-512 (F, DQ, BW, VL).
+    B512,
+}
+
+impl VectorBits {
+    /// All, the narrowest first.
+    pub const ALL: [VectorBits; 3] = [VectorBits::B128, VectorBits::B256, VectorBits::B512];
+
+    /// The number of bits.
+    pub fn bits(self) -> u32 {
+        match self {
+            VectorBits::B128 => 128,
+            VectorBits::B256 => 256,
+            VectorBits::B512 => 512,
+        }
+    }
 }
 
 /// Operations beyond which [`Effort::Auto`] leaves a function as it was written.
@@ -37,6 +62,8 @@ pub(super) struct Features {
     pub(super) round: bool,
     /// A blend by sign bits.
     pub(super) blend: bool,
+    /// The widest vectors that leaves may be written with by the x86-64 back end, which needs AVX2, FMA and BMI2.
+    pub(super) wide: Option<VectorBits>,
 }
 
 impl Target {
@@ -60,8 +87,12 @@ impl Target {
         let flags = speed.isa_flags();
         let has = |name: &str| flags.iter().any(|v| v.name == name && v.as_bool() == Some(true));
         let x86 = speed.name() == "x64";
-        let features =
-            Features { fma: !x86 || has("has_fma"), round: !x86 || has("has_sse41"), blend: x86 && has("has_sse41") };
+        let wide = match (has("has_avx2") && has("has_fma") && has("has_bmi2"), speed.default_call_conv()) {
+            (true, CallConv::SystemV) if x86 => Some(if has_avx512() { VectorBits::B512 } else { VectorBits::B256 }),
+            _ => None,
+        };
+        let (fma, round) = (!x86 || has("has_fma"), !x86 || has("has_sse41"));
+        let features = Features { fma, round, blend: x86 && has("has_sse41"), wide };
         Ok(Target { none: make("none")?, speed, features })
     }
 
@@ -70,8 +101,13 @@ impl Target {
         self.speed.triple().to_string()
     }
 
+    /// The widest vectors that this machine has for strips.
+    pub fn vector_bits(&self) -> VectorBits {
+        self.features.wide.unwrap_or(VectorBits::B128)
+    }
+
     /// How functions are called.
-    pub(super) fn convention(&self) -> cranelift_codegen::isa::CallConv {
+    pub(super) fn convention(&self) -> CallConv {
         self.speed.default_call_conv()
     }
 
@@ -89,6 +125,19 @@ impl Target {
             }
         }
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx512() -> bool {
+    std::is_x86_feature_detected!("avx512f")
+        && std::is_x86_feature_detected!("avx512dq")
+        && std::is_x86_feature_detected!("avx512bw")
+        && std::is_x86_feature_detected!("avx512vl")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has_avx512() -> bool {
+    false
 }
 
 impl std::fmt::Debug for Target {

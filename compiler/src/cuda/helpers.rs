@@ -50,6 +50,29 @@ static __device__ __forceinline__ long long frit_least(long long a, long long b)
 static __device__ __forceinline__ long long frit_most(long long a, long long b) { return a < b ? b : a; }
 ",
     },
+    // Equal values are equal bits but for zeros, whose sum has the sign that is wanted (of the negatives, for min).
+    Helper {
+        guard: "FRIT_MINIMUM",
+        name: "frit_minimum",
+        text: "\
+template <typename T> static __device__ __forceinline__ T frit_minimum(T a, T b) {
+  if (a < b) return a;
+  if (b < a) return b;
+  return a == b && a != 0 ? a : -(-a + -b);
+}
+",
+    },
+    Helper {
+        guard: "FRIT_MAXIMUM",
+        name: "frit_maximum",
+        text: "\
+template <typename T> static __device__ __forceinline__ T frit_maximum(T a, T b) {
+  if (a < b) return b;
+  if (b < a) return a;
+  return a == b && a != 0 ? a : a + b;
+}
+",
+    },
     Helper {
         guard: "FRIT_TO_I64",
         name: "frit_to_i64",

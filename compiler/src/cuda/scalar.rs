@@ -124,6 +124,8 @@ pub(super) fn binary(op: BinaryOp, dtype: DType, a: &str, b: &str) -> Result<Str
         BinaryOp::Eq => format!("{a} == {b}"),
         BinaryOp::Lt => format!("{a} < {b}"),
         BinaryOp::Le => format!("{a} <= {b}"),
+        BinaryOp::Min if float => format!("frit_minimum({a}, {b})"),
+        BinaryOp::Max if float => format!("frit_maximum({a}, {b})"),
         BinaryOp::Atan2 | BinaryOp::Min | BinaryOp::Max => return Err(not_expanded(op.name(), dtype)),
     })
 }

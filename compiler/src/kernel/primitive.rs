@@ -3,8 +3,8 @@
 //! After [`super::expand`] a kernel holds only these, so all back ends give the same bits. This file is their
 //! definition: back ends are tested against it.
 //!
-//! - f32, f64: add sub mul div sqrt neg abs floor ceil trunc round_even fma (IEEE, rounded to nearest even), eq lt le
-//!   (false with NaN). f64 also keeps every elementary function, rem, pow and atan2: calls of [`double`].
+//! - f32, f64: add sub mul div sqrt neg abs floor ceil trunc round_even fma (IEEE, rounded to nearest even), min max
+//!   (NaN when either is, -0 below +0), eq lt le (false with NaN). f64 also keeps every elementary function, rem, pow and atan2: calls of [`double`].
 //! - integers of 8 to 64 bits: add sub mul (wrapping) neg and or xor not eq lt le; div and rem by divisors other than
 //!   0 and -1; shl and shr by less than the width; pow, a call.
 //! - bool: and or xor not eq.
@@ -185,6 +185,10 @@ fn arithmetic(op: BinaryOp, a: f64, b: f64) -> Option<f64> {
         BinaryOp::Sub => a - b,
         BinaryOp::Mul => a * b,
         BinaryOp::Div => a / b,
+        BinaryOp::Min | BinaryOp::Max if a.is_nan() || b.is_nan() => f64::NAN,
+        BinaryOp::Min if a < b || (a == b && a.is_sign_negative()) => a,
+        BinaryOp::Max if a > b || (a == b && a.is_sign_positive()) => a,
+        BinaryOp::Min | BinaryOp::Max => b,
         _ => return None,
     })
 }

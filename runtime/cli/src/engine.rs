@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use frit_compiler::artifact;
-use frit_compiler::plan::build::KernelSource;
-use frit_compiler::schedule::Directive;
+use frit_compiler::cpu::{Target, VectorBits, Vectors};
 use frit_ir::{HostValue, Module, Op, ValueType};
 use frit_passes::manager::{Level, Math};
 use frit_runtime::Model;
@@ -105,12 +104,16 @@ pub(crate) fn options(flags: &CompileFlags) -> CompileOptions {
         dump_dir: flags.dump_ir.clone(),
         dims: flags.dims.clone(),
         fixed: HashMap::new(),
-        lanes: flags.vector_bits.as_deref().and_then(|bits| bits.parse::<u32>().ok()).map(|bits| bits / F32_BITS),
+        vectors: vectors(flags),
     }
 }
 
-/// Vectors are counted in lanes of f32.
-pub(crate) const F32_BITS: u32 = 32;
+/// How wide the user wants vectors.
+pub(crate) fn vectors(flags: &CompileFlags) -> Vectors {
+    let wanted = flags.vector_bits.as_deref().and_then(|bits| bits.parse::<u32>().ok());
+    let bits = wanted.and_then(|wanted| VectorBits::ALL.into_iter().find(|b| b.bits() == wanted));
+    bits.map_or(Vectors::Widest, Vectors::AtMost)
+}
 
 /// Holds the process to a number of threads; call it before anything runs.
 pub(crate) fn set_threads(threads: Option<u16>) {
@@ -126,13 +129,9 @@ pub(crate) fn compile(module: &Module, options: &CompileOptions, given: &Given) 
     Ok(Model::compile_for(module, &named, options)?)
 }
 
-/// Lanes of f32 in the widest vector that a kernel's schedule asks for, in bits.
-pub(crate) fn vector_bits(kernels: &[KernelSource]) -> u32 {
-    let lanes = kernels.iter().flat_map(|k| &k.schedule.directives).filter_map(|d| match d {
-        Directive::Vector { lanes, .. } => Some(*lanes),
-        Directive::Unroll { .. } | Directive::Threads { .. } => None,
-    });
-    lanes.max().unwrap_or(1) * F32_BITS
+/// Bits of the vectors that code for this machine uses.
+pub(crate) fn vector_bits(flags: &CompileFlags) -> Done<u32> {
+    Ok(vectors(flags).bits(&Target::host()?).bits())
 }
 
 /// Inputs of a compiled model: name and type.

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use frit_compiler::cpu::{CodeGenerator, CodeOptions};
+use frit_compiler::cpu::{CodeGenerator, CodeOptions, Vectors};
 use frit_compiler::kernel::expand::expand;
 use frit_compiler::kernel::{self, Acc, BufferId, Combine, Expr, Kernel, Stmt};
 use frit_compiler::plan::build::build;
@@ -278,7 +278,7 @@ fn seeded_faults_are_found() {
     for seed in 1..=SEEDS {
         let case = Case::random(seed, super::random::size(seed)).expect("a random module");
         let expected = case.bounds(2.0).expect("the reference runs it");
-        let plain = case.run(Level::O0, Math::Strict, None, &pool).expect("a run without a fault");
+        let plain = case.run(Level::O0, Math::Strict, Vectors::Widest, &pool).expect("a run without a fault");
         missing.retain_mut(|(name, fault, tried)| {
             let Some(model) = faulty(&case, *fault) else { return true };
             *tried += 1;

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use frit_compiler::cpu::Vectors;
 use frit_compiler::plan::Place;
 use frit_ir::{HostValue, Module, Tensor, onnx as import, text};
 use frit_passes::manager::{Level, Math};
@@ -24,7 +25,7 @@ fn f32s(shape: &[usize], values: &[f32]) -> HostValue {
 
 fn run(module: &Module, inputs: &[HostValue], level: Level) -> Vec<HostValue> {
     let case = Case { module: module.clone(), inputs: inputs.to_vec() };
-    case.run(level, Math::Strict, None, &Arc::new(Pool::new(2))).expect("a run")
+    case.run(level, Math::Strict, Vectors::Widest, &Arc::new(Pool::new(2))).expect("a run")
 }
 
 /// y = if c { [x, x + w][1] } else { -x }: both branches read x of the graph around them, one makes a sequence.
@@ -120,7 +121,7 @@ func @shifted(%0 "x": f32[B, 3]) {
     let x = f32s(&[1, 3], &[1.0, 10.0, 100.0]);
     let case = Case { module, inputs: vec![x] };
     for level in LEVELS {
-        let model = case.compile(level, Math::Strict, None).expect("a model");
+        let model = case.compile(level, Math::Strict, Vectors::Widest).expect("a model");
         let plan = model.plan();
         let named = plan.constants.iter().filter(|c| c.name == "w").count();
         assert_eq!(named, 1, "{level:?}: the weight is placed once");

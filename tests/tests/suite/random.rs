@@ -1,12 +1,13 @@
 //! Random modules: one meaning at every level, width and thread count.
 //!
-//! Strict mode gives the same bits at -O0 and -O3, on 1 and 2 threads, in groups of 4, 8 and 16 lanes, and stays within
-//! the error bound computed for that graph; fast mode stays within a wider one. `FRIT_RANDOM_MODULES` says how many,
+//! Strict mode gives the same bits at -O0 and -O3, on 1 and 2 threads, in groups of 4, 8 and 16 lanes and at every vector
+//! width of the machine, and stays within the error bound computed for that graph; fast mode stays within a wider one. `FRIT_RANDOM_MODULES` says how many,
 //! `FRIT_RANDOM_SEED` from which seed. What fails is printed with its seed, shrunk to a text that can be pasted.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use frit_compiler::cpu::{VectorBits, Vectors};
 use frit_passes::manager::{Level, Math};
 use frit_runtime::pool::Pool;
 use frit_tests::case::differing;
@@ -26,6 +27,16 @@ pub(crate) fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
 }
 
+/// Every way to run the innermost loops; a width that the machine lacks is its widest.
+const WIDTHS: [Vectors; 6] = [
+    Vectors::AtMost(VectorBits::B512),
+    Vectors::Groups(4),
+    Vectors::AtMost(VectorBits::B256),
+    Vectors::Groups(8),
+    Vectors::AtMost(VectorBits::B128),
+    Vectors::Groups(16),
+];
+
 pub(crate) struct Pools {
     one: Arc<Pool>,
     two: Arc<Pool>,
@@ -42,30 +53,29 @@ pub(crate) fn size(seed: u64) -> usize {
     3 + (seed % 12) as usize
 }
 
-/// Everything that must hold for a case; gives how many elements had a bound. Lane counts and thread counts rotate with
-/// `turn`: each module sees -O3 in two of the four widths.
+/// Everything that must hold for a case; gives how many elements had a bound. Widths rotate with `turn`: each module
+/// sees -O3 in two of the six.
 fn check(case: &Case, turn: u64, pools: &Pools) -> Result<usize, String> {
     let expected = case.bounds(STRICT_ULP)?;
-    let plain = case.run(Level::O0, Math::Strict, None, &pools.one)?;
+    let plain = case.run(Level::O0, Math::Strict, Vectors::Widest, &pools.one)?;
     let checked = within(&plain, &expected, 1.0).map_err(|e| format!("strict -O0: {e}"))?;
-    let widths = [None, Some(4), Some(8), Some(16)];
-    let (first, second) = (widths[(turn % 4) as usize], widths[((turn + 1 + turn / 4 % 3) % 4) as usize]);
-    for (level, lanes) in [(Level::O3, first), (Level::O3, second)] {
-        let model = case.compile(level, Math::Strict, lanes)?;
+    let (first, second) = (WIDTHS[(turn % 6) as usize], WIDTHS[((turn + 1 + turn / 6 % 5) % 6) as usize]);
+    for (level, vectors) in [(Level::O3, first), (Level::O3, second)] {
+        let model = case.compile(level, Math::Strict, vectors)?;
         for pool in [&pools.one, &pools.two] {
             let found = case.run_on(&model.with_pool(pool.clone()))?;
             if let Some(output) = differing(&plain, &found) {
                 let off = within(&found, &expected, 1.0).err().unwrap_or_else(|| "within the bound".to_owned());
                 let threads = pool.threads();
                 return Err(format!(
-                    "strict {level:?}, lanes {lanes:?}, {threads} threads: output {output} has other bits than -O0; {off}"
+                    "strict {level:?}, {vectors:?}, {threads} threads: output {output} has other bits than -O0; {off}"
                 ));
             }
         }
     }
     let fast = case.run(Level::O3, Math::Fast, first, &pools.two)?;
     let expected = case.bounds(FAST_ULP)?;
-    within(&fast, &expected, FAST_FACTOR).map_err(|e| format!("fast -O3 lanes {first:?}: {e}"))?;
+    within(&fast, &expected, FAST_FACTOR).map_err(|e| format!("fast -O3 {first:?}: {e}"))?;
     Ok(checked)
 }
 

@@ -26,6 +26,7 @@ mod lanes;
 mod outline;
 #[cfg(test)]
 mod tests;
+pub(super) mod x64;
 
 use frit_ir::{BinaryOp, DType, UnaryOp};
 

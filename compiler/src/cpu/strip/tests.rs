@@ -8,9 +8,11 @@ use frit_ir::{BinaryOp, DType, UnaryOp};
 use super::clif::ClifBackend;
 use super::eval::{StreamMemory, evaluate, is_defined};
 use super::lanes::lane_bits;
-use super::{Op, Stream, StreamArg, Strip, StripAcc, StripBackend, StripSchedule, TypedOp, Unsupported, Val};
+use super::{
+    Leaf, Op, Stream, StreamArg, Strip, StripAcc, StripBackend, StripSchedule, TypedOp, Unsupported, Val, x64,
+};
 use crate::cpu::exec::ExecutableCode;
-use crate::cpu::{CodeOptions, Effort, Target, functions};
+use crate::cpu::{CodeOptions, Effort, Target, VectorBits, Vectors, functions};
 use crate::kernel::{Combine, Scalar};
 
 const TYPES: [DType; 7] = [DType::F32, DType::I32, DType::U32, DType::I8, DType::U8, DType::I16, DType::U16];
@@ -37,7 +39,7 @@ impl Rng {
 }
 
 fn random_strip(rng: &mut Rng) -> Strip {
-    use BinaryOp::{Add, And, Div, Eq, Le, Lt, Mul, Or, Shl, Shr, Sub, Xor};
+    use BinaryOp::{Add, And, Div, Eq, Le, Lt, Max, Min, Mul, Or, Shl, Shr, Sub, Xor};
     use UnaryOp::{Abs, Ceil, Floor, Neg, Not, RoundEven, Sqrt, Trunc};
     let mut strip = Strip::default();
     for k in 0..2 + rng.below(4) {
@@ -82,7 +84,7 @@ fn random_strip(rng: &mut Rng) -> Strip {
                 (Op::Rescue { ok, value: y, op: [UnaryOp::Sin, UnaryOp::Exp][rng.below(2)], x }, dtype)
             }
             (6 | 7, dtype) if dtype != DType::Bool => (Op::Binary([Eq, Lt, Le][rng.below(3)], x, y), DType::Bool),
-            (_, DType::F32) => (Op::Binary([Add, Sub, Mul, Div][rng.below(4)], x, y), dtype),
+            (_, DType::F32) => (Op::Binary([Add, Sub, Mul, Div, Min, Max][rng.below(6)], x, y), dtype),
             (_, DType::Bool) => (Op::Binary([And, Or, Xor, Eq][rng.below(4)], x, y), dtype),
             _ => (Op::Binary([Add, Sub, Mul, And, Or, Xor][rng.below(6)], x, y), dtype),
         };
@@ -127,17 +129,28 @@ fn same(dtype: DType, a: &[u8], b: &[u8]) -> bool {
 #[test]
 fn random_strips_agree_with_the_evaluator() {
     let target = Arc::new(Target::host().unwrap());
-    for seed in 0..120u64 {
+    for seed in 0..200u64 {
         let rng = &mut Rng((seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let strip = random_strip(rng);
         let effort = [Effort::Speed, Effort::None][seed as usize % 2];
-        let mut backend = ClifBackend::new(&CodeOptions { target: target.clone(), effort });
-        let leaves = [4, 8, 16].map(|lanes| {
-            let leaf = backend.compile(&strip, StripSchedule { lanes, text: false }).unwrap();
+        let options = CodeOptions { target: target.clone(), effort, vectors: Vectors::Groups(4) };
+        let mut clif = ClifBackend::new(&options);
+        let mut leaves: Vec<(String, ExecutableCode)> = Vec::new();
+        let mut add = |name: String, leaf: Leaf| {
             assert!(leaf.piece.calls.is_empty());
-            (lanes, ExecutableCode::new(&leaf.piece.bytes).unwrap())
-        });
-        for n in (0..20).chain([31, 32, 33, 40]) {
+            leaves.push((name, ExecutableCode::new(&leaf.piece.bytes).unwrap()));
+        };
+        for lanes in [4, 8, 16] {
+            let leaf = clif.compile(&strip, StripSchedule { lanes, text: false }).unwrap();
+            add(format!("clif, {lanes} lanes"), leaf);
+        }
+        for bits in VectorBits::ALL.into_iter().filter(|bits| target.features.wide.is_some_and(|most| *bits <= most)) {
+            // Nothing that random strips hold is left to others.
+            let leaf = x64::compile(&strip, bits, seed == 0).unwrap();
+            assert_eq!(leaf.texts.asm.is_empty(), seed != 0);
+            add(format!("x64, {} bits", bits.bits()), leaf);
+        }
+        for n in (0..20).chain([31, 32, 33, 40, 64, 71, 130]) {
             let steps: Vec<usize> = strip
                 .streams
                 .iter()
@@ -173,7 +186,7 @@ fn random_strips_agree_with_the_evaluator() {
             let mut expected_accs = start.clone();
             evaluate(&strip, &mut expected, &params, &mut expected_accs, n).unwrap();
 
-            for (lanes, code) in &leaves {
+            for (name, code) in &leaves {
                 // At an odd address, between guards.
                 let mut actual: Vec<Vec<u8>> =
                     memory.iter().map(|m| [&[0xa5; 65][..], m, &[0xa5; 64]].concat()).collect();
@@ -185,7 +198,7 @@ fn random_strips_agree_with_the_evaluator() {
                 let splats: Vec<[u32; 16]> = params.iter().map(|p| [lane_bits(*p); 16]).collect();
                 let mut accs: Vec<[u32; 16]> = start.iter().map(|a| a.map(lane_bits)).collect();
                 call(code, &args, &splats, &mut accs, n);
-                let about = format!("seed {seed}, n {n}, {lanes} lanes");
+                let about = format!("seed {seed}, n {n}, {name}");
                 for (i, ((m, e), stream)) in actual.iter().zip(&expected).zip(&strip.streams).enumerate() {
                     assert!(m[..65].iter().chain(&m[m.len() - 64..]).all(|b| *b == 0xa5), "{about}: outside of {i}");
                     let inside = &m[65..m.len() - 64];

@@ -298,13 +298,13 @@ pub fn unary<'m, M: Machine>(op: UnaryOp, x: Val<'m, M>, fast: bool) -> Option<V
 /// A core op of two operands, in primitives; `None` when the type has no such op.
 pub fn binary<'m, M: Machine>(op: BinaryOp, a: Val<'m, M>, b: Val<'m, M>) -> Option<Val<'m, M>> {
     let dtype = a.dtype();
-    if primitive::is_binary(op, dtype) {
-        return Some(a.binary(op, b));
-    }
-    let real = matches!(dtype, DType::F32 | DType::F64);
     match op {
-        BinaryOp::Min if real => Some(number::minimum(a, b)),
-        BinaryOp::Max if real => Some(number::maximum(a, b)),
+        BinaryOp::Min if dtype.is_float() => return Some(number::minimum(a, b)),
+        BinaryOp::Max if dtype.is_float() => return Some(number::maximum(a, b)),
+        _ if primitive::is_binary(op, dtype) => return Some(a.binary(op, b)),
+        _ => {}
+    }
+    match op {
         BinaryOp::Pow if dtype == DType::F32 => Some(power::pow(a, b)),
         BinaryOp::Atan2 if dtype == DType::F32 => Some(inverse::atan2(a, b)),
         // Exact in f64, and the remainder of two f32 is an f32.

@@ -21,10 +21,6 @@ pub(super) fn abs<'m, M: Machine>(x: Val<'m, M>) -> Val<'m, M> {
     if is_signed(x.dtype()) { x.lt(x.like(0)).select(-x, x) } else { x }
 }
 
-fn bits_type(dtype: DType) -> DType {
-    if dtype == DType::F64 { DType::I64 } else { DType::I32 }
-}
-
 /// A constant operand that is neither NaN nor zero.
 fn plain_constant<M: Machine>(x: Val<'_, M>) -> bool {
     x.known().is_some_and(|s| !s.is_nan() && !is_zero(s))
@@ -42,26 +38,18 @@ fn is_positive_zero<M: Machine>(x: Val<'_, M>) -> bool {
     x.known().is_some_and(|s| s.bits == 0)
 }
 
-/// The smaller; NaN when either is; -0 below +0.
-///
-/// x86's `min(a, b)` is `a < b ? a : b`: b when unordered or equal. With both orders, one result is the NaN and zeros
-/// differ in sign only, so their bitwise or is right.
+/// The smaller; NaN when either is; -0 below +0. Against a constant c it is cheaper than the primitive: `c < x ? c : x`
+/// lets a NaN x through.
 pub(super) fn minimum<'m, M: Machine>(a: Val<'m, M>, b: Val<'m, M>) -> Val<'m, M> {
-    // Against a constant c, `c < x ? c : x` lets a NaN x through.
     for (c, x) in [(b, a), (a, b)] {
         if plain_constant(c) || is_positive_zero(c) {
             return c.lt(x).select(c, x);
         }
     }
-    let ints = bits_type(a.dtype());
-    let (ab, ba) = (a.lt(b).select(a, b), b.lt(a).select(b, a));
-    (ab.bitcast(ints) | ba.bitcast(ints)).bitcast(a.dtype())
+    a.binary(BinaryOp::Min, b)
 }
 
-/// The larger; NaN when either is; -0 below +0.
-///
-/// As for [`minimum`], with x = ab xor ba: 0 unless one is NaN or the zeros differ. `(ab | x) - x` is then ab, or NaN,
-/// or -0 - -0 = +0.
+/// The larger; NaN when either is; -0 below +0. As for [`minimum`].
 pub(super) fn maximum<'m, M: Machine>(a: Val<'m, M>, b: Val<'m, M>) -> Val<'m, M> {
     for (c, x) in [(b, a), (a, b)] {
         if plain_constant(c) {
@@ -72,11 +60,7 @@ pub(super) fn maximum<'m, M: Machine>(a: Val<'m, M>, b: Val<'m, M>) -> Val<'m, M
             return x.lt(c).select(c, x) + c;
         }
     }
-    let ints = bits_type(a.dtype());
-    let (ab, ba) = (b.lt(a).select(a, b), a.lt(b).select(b, a));
-    let (ab, ba) = (ab.bitcast(ints), ba.bitcast(ints));
-    let x = ab ^ ba;
-    (ab | x).bitcast(a.dtype()) - x.bitcast(a.dtype())
+    a.binary(BinaryOp::Max, b)
 }
 
 /// Ops on bool beyond and, or, xor, eq: min is and, max is or, false is below true.

@@ -65,13 +65,12 @@ pub(crate) fn run(args: &BenchArgs) -> Done {
     }
     let mut context = compiled.model.context();
     let timing = measure(&mut context, &bound, args.runs, WARM_UP).map_err(|e| e.in_file(file))?;
-    let (threads, bits) = (Pool::global().threads(), engine::vector_bits(&compiled.kernels));
+    let (threads, bits) = (Pool::global().threads(), engine::vector_bits(&args.flags)?);
     console.line(format!(
-        "median {}, fastest {} of {} runs on {threads} threads, loops of up to {} lanes (read {}, compiled {})",
+        "median {}, fastest {} of {} runs on {threads} threads, vectors of {bits} bits (read {}, compiled {})",
         time(timing.median),
         time(timing.least),
         args.runs,
-        bits / engine::F32_BITS,
         time(loaded.time),
         time(compile_time),
     ))?;

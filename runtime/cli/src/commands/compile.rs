@@ -105,7 +105,7 @@ fn emit(compiled: &Compiled, stage: Emit, args: &CompileArgs, console: &Console)
     let text = match stage {
         Emit::Frit => text::to_inline_text(&compiled.module),
         Emit::Loops => loops(compiled),
-        Emit::Clif | Emit::Asm => machine_text(compiled, stage)?,
+        Emit::Clif | Emit::Asm => machine_text(compiled, stage, args)?,
         Emit::Cuda => cuda_text(compiled)?,
     };
     match &args.output {
@@ -140,8 +140,8 @@ fn cuda_text(compiled: &Compiled) -> Done<String> {
 }
 
 /// Cranelift IR or instructions of all kernels.
-fn machine_text(compiled: &Compiled, stage: Emit) -> Done<String> {
-    let options = CodeOptions::host()?;
+fn machine_text(compiled: &Compiled, stage: Emit, args: &CompileArgs) -> Done<String> {
+    let options = CodeOptions { vectors: engine::vectors(&args.flags), ..CodeOptions::host()? };
     let mut all = String::new();
     for source in &compiled.kernels {
         let mut kernel = source.kernel.clone();

@@ -1,0 +1,331 @@
+//! The back end for x86-64 with AVX2 or AVX-512: strips to machine code without Cranelift, which stops at 128 bits.
+//!
+//! ```text
+//!  Strip --[select]--> instructions on virtual registers --[allocate]--> bytes   (main loop, then the tail)
+//!             |                      |                          |
+//!          streams: how memory is reached        table, encode: what instructions look like
+//! ```
+//!
+//! A leaf runs 16 elements an iteration, or a few times 16 when its body is small, as as many vectors as that takes;
+//! what is left runs masked, 16 at a time. Lanes without an element are neither read nor written, and combine nothing.
+//! What is rare (a lane that needs a function) is written behind the code.
+//!
+//! What strips need and this can't do is refused, and `clif` takes the strip: coverage grows op by op.
+
+mod allocate;
+mod encode;
+mod select;
+mod streams;
+mod table;
+
+use allocate::{Rescue, Writer, pressure};
+use encode::{
+    Alu, Asm, Cond, Gpr, Isa, Line, Mask, Mem, R8, R9, R10, R11, R12, R13, R14, R15, RAX, RBP, RBX, RCX, RDI, RDX, RSI,
+    RSP, Rm,
+};
+use select::{Bank, Fixed, Inst, Pin, Select, Shape, VReg, uniform_memory};
+use streams::{FUNCTIONS, RESCUE_VALUE, RESCUE_X, Streams};
+use table as t;
+
+use super::{Leaf, Op, Strip, StripBackend, StripSchedule, Unsupported};
+use crate::cpu::code::Texts;
+use crate::cpu::link::Piece;
+use crate::cpu::target::VectorBits;
+
+/// Instructions that the main loop of a small body is filled up to.
+const FULL: usize = 48;
+/// The mask register of the tail.
+const TAIL_MASK: u8 = 7;
+
+/// Makes leaves of one vector width, and leaves the rest to another back end.
+pub(in crate::cpu) struct X64Backend<B> {
+    bits: VectorBits,
+    rest: B,
+}
+
+impl<B: StripBackend> X64Backend<B> {
+    /// For vectors of some width; `rest` takes what this refuses.
+    pub(in crate::cpu) fn new(bits: VectorBits, rest: B) -> Self {
+        X64Backend { bits, rest }
+    }
+}
+
+/// The instructions for vectors of some width.
+fn isa(bits: VectorBits) -> Isa {
+    match bits {
+        VectorBits::B128 => Isa::Vex128,
+        VectorBits::B256 => Isa::Vex256,
+        VectorBits::B512 => Isa::Evex512,
+    }
+}
+
+impl<B: StripBackend> StripBackend for X64Backend<B> {
+    fn compile(&mut self, strip: &Strip, schedule: StripSchedule) -> Result<Leaf, Unsupported> {
+        match compile(strip, self.bits, schedule.text) {
+            Ok(leaf) => Ok(leaf),
+            Err(_) => self.rest.compile(strip, schedule),
+        }
+    }
+}
+
+/// A leaf of a strip, or what it needs that is not here.
+pub(super) fn compile(strip: &Strip, bits: VectorBits, text: bool) -> Result<Leaf, Unsupported> {
+    let isa = isa(bits);
+    let mut asm = Asm::new(isa, text);
+    let streams = Streams::of(strip, isa);
+    let copies = 16 / isa.lanes();
+
+    // Fixed registers, from the top: masks of the tail, accumulators, pins.
+    let mut banks = Vec::new();
+    let mut homes = Vec::new();
+    let mut top = isa.registers() as u8;
+    let mut fix = |bank: Bank, banks: &mut Vec<Bank>, homes: &mut Vec<u8>| -> VReg {
+        banks.push(bank);
+        homes.push(if bank == Bank::Mask {
+            TAIL_MASK
+        } else {
+            top -= 1;
+            top
+        });
+        banks.len() as VReg - 1
+    };
+    let mut fixed = Fixed::default();
+    let masks = if isa.masks() { 1 } else { copies };
+    let bank = if isa.masks() { Bank::Mask } else { Bank::Vector };
+    fixed.masks = (0..masks).map(|_| fix(bank, &mut banks, &mut homes)).collect();
+    let room = if isa.masks() { 12 } else { 6 };
+    let kept = strip.accs.len().min(room / copies);
+    fixed.accs = (0..kept).map(|_| (0..copies).map(|_| fix(Bank::Vector, &mut banks, &mut homes)).collect()).collect();
+
+    // What is left over holds the constants that gain most.
+    let once = Shape { groups: 1, tail: false };
+    let trial = Select::run(strip, &streams, &mut asm, once, &fixed, banks.clone())?;
+    let vectors = homes.iter().zip(&banks).filter(|(_, b)| **b == Bank::Vector).count();
+    let spare = isa.registers().saturating_sub(pressure(&trial.code, &trial.banks, homes.len()) + vectors);
+    let mut gains: Vec<(u32, u32)> =
+        trial.scores.iter().enumerate().filter(|(_, s)| **s > 0).map(|(v, s)| (*s, v as u32)).collect();
+    gains.sort_by_key(|(score, v)| (std::cmp::Reverse(*score), *v));
+    gains.truncate(spare);
+    fixed.pins =
+        gains.iter().map(|(_, val)| Pin { val: *val, reg: fix(Bank::Vector, &mut banks, &mut homes) }).collect();
+
+    let body = trial.code.len().max(1);
+    let groups = [4, 2].into_iter().find(|g| body * g <= FULL).unwrap_or(1);
+    // The pool of the trial is not used.
+    let asm = Asm::new(isa, text);
+    let mut leaf = LeafWriter { asm, strip, streams: &streams, fixed: &fixed, banks, homes, groups };
+    let (rescues, slots, spill) = leaf.write()?;
+    let frame = spill as usize + 64 * slots;
+    leaf.rare(&rescues, frame as i32);
+    let frame = if rescues.is_empty() { frame } else { frame + SAVED };
+    let (bytes, listing) =
+        leaf.asm.finish(frame.next_multiple_of(64)).ok_or_else(|| Unsupported("a jump leads nowhere".to_owned()))?;
+    let mut texts = Texts::default();
+    if text {
+        let title = format!("; strip, {} bits, {groups} x 16 elements", 8 * isa.bytes());
+        texts.clif = format!("{title}: not by Cranelift; its instructions are in the assembly\n");
+        texts.asm = format!("{title}\n{listing}\n");
+    }
+    Ok(Leaf { piece: Piece { bytes, calls: Vec::new() }, texts })
+}
+
+/// Bytes that hold all vector and mask registers.
+const SAVED: usize = 32 * 64 + 64;
+/// What a rescue saves on the stack, return address included.
+const PUSHED: [Gpr; 11] = [RCX, RDX, RSI, RDI, R8, R9, R11, RBX, R12, R13, R14];
+
+struct LeafWriter<'a> {
+    asm: Asm,
+    strip: &'a Strip,
+    streams: &'a Streams,
+    fixed: &'a Fixed,
+    banks: Vec<Bank>,
+    homes: Vec<u8>,
+    groups: usize,
+}
+
+fn plain(ins: &'static t::Ins, reg: u8, rm: Rm) -> Line {
+    Line { ins, reg, first: None, rm, imm: None, mask: Mask::default() }
+}
+
+impl LeafWriter<'_> {
+    /// The registers that a caller must find again: those of streams, and r15, which counts copied elements.
+    fn saved(&self) -> Vec<Gpr> {
+        let mut saved = self.streams.saved.clone();
+        saved.push(R15);
+        saved
+    }
+
+    fn home(&self, reg: VReg) -> u8 {
+        self.homes.get(reg as usize).copied().unwrap_or(0)
+    }
+
+    /// The main loop and the tail; what is rare, how many slots are spilled to, and where they begin.
+    fn write(&mut self) -> Result<(Vec<Rescue>, usize, i32), Unsupported> {
+        let saved = self.saved();
+        self.asm.push(RBP);
+        self.asm.alu_reg(Alu::Mov, RBP, RSP);
+        saved.iter().for_each(|r| self.asm.push(*r));
+        self.asm.frame();
+        self.asm.immediate(4, RSP, -64);
+        self.asm.save(Mem::at(RSP, FUNCTIONS), R8);
+        for (k, base) in self.streams.near() {
+            self.asm.alu(Alu::Mov, base, Rm::Mem(Mem::at(RDI, 16 * k as i32), false));
+        }
+        self.accumulators(&t::LOAD);
+        for pin in &self.fixed.pins {
+            let (constant, param) = match self.strip.ops.get(pin.val as usize).map(|o| o.op) {
+                Some(Op::Const(value)) => (Some(value), 0),
+                Some(Op::Param(p)) => (None, p),
+                _ => continue,
+            };
+            let (mem, splat) = uniform_memory(&mut self.asm, constant, param);
+            let home = self.home(pin.reg);
+            self.asm.vector(plain(if splat { &t::SPLAT } else { &t::LOAD }, home, Rm::Mem(mem, false)));
+        }
+        let step = 16 * self.groups as i32;
+        let main = self.select(Shape { groups: self.groups, tail: false })?;
+        let tail = self.select(Shape { groups: 1, tail: true })?;
+        let spill = self.streams.frame();
+
+        let (top, rest, done) = (self.asm.label(), self.asm.label(), self.asm.label());
+        self.asm.alu_reg(Alu::Xor, R11, R11);
+        self.asm.immediate(7, RCX, step);
+        self.asm.jump_if(Cond::Less, rest);
+        self.asm.align(32);
+        self.asm.bind(top);
+        let mut writer = Writer {
+            asm: &mut self.asm,
+            strip: self.strip,
+            streams: self.streams,
+            rescues: Vec::new(),
+            slots: 0,
+            spill,
+        };
+        writer.body(&main.0, &main.1, &self.homes, false)?;
+        writer.asm.immediate(0, R11, step);
+        writer.asm.address(RAX, Mem::at(R11, step));
+        writer.asm.alu_reg(Alu::Cmp, RAX, RCX);
+        writer.asm.jump_if(Cond::LessEqual, top);
+
+        writer.asm.bind(rest);
+        writer.asm.alu_reg(Alu::Cmp, RCX, R11);
+        writer.asm.jump_if(Cond::LessEqual, done);
+        let again = writer.asm.label();
+        writer.asm.bind(again);
+        tail_masks(writer.asm, self.fixed, &self.homes);
+        writer.body(&tail.0, &tail.1, &self.homes, true)?;
+        if self.groups > 1 {
+            writer.asm.immediate(0, R11, 16);
+            writer.asm.alu_reg(Alu::Cmp, RCX, R11);
+            writer.asm.jump_if(Cond::Greater, again);
+        }
+        writer.asm.bind(done);
+        let (rescues, slots) = (writer.rescues, writer.slots);
+        self.accumulators(&t::STORE);
+        self.asm.address(RSP, Mem::at(RBP, -8 * saved.len() as i32));
+        saved.iter().rev().for_each(|r| self.asm.pop(*r));
+        self.asm.pop(RBP);
+        self.asm.zero_upper();
+        self.asm.ret();
+        Ok((rescues, slots, spill))
+    }
+
+    fn select(&mut self, shape: Shape) -> Result<(Vec<Inst>, Vec<Bank>), Unsupported> {
+        let banks = self.banks.clone();
+        let selected = Select::run(self.strip, self.streams, &mut self.asm, shape, self.fixed, banks)?;
+        Ok((selected.code, selected.banks))
+    }
+
+    /// Loads or stores those accumulators that are kept in registers.
+    fn accumulators(&mut self, ins: &'static t::Ins) {
+        let bytes = self.asm.isa.bytes();
+        for (j, vectors) in self.fixed.accs.iter().enumerate() {
+            for (c, reg) in vectors.iter().enumerate() {
+                let memory = Mem::at(RDX, (64 * j + bytes * c) as i32);
+                let home = self.home(*reg);
+                self.asm.vector(plain(ins, home, Rm::Mem(memory, false)));
+            }
+        }
+    }
+
+    /// The rare parts: each hands its operands to one routine that calls the function for the lanes that need it.
+    fn rare(&mut self, rescues: &[Rescue], save: i32) {
+        if rescues.is_empty() {
+            return;
+        }
+        let routine = self.asm.label();
+        for rescue in rescues {
+            self.asm.bind(rescue.begin);
+            self.asm.vector(plain(&t::STORE, rescue.x, Rm::Mem(Mem::at(RSP, RESCUE_X), false)));
+            self.asm.vector(plain(&t::STORE, rescue.value, Rm::Mem(Mem::at(RSP, RESCUE_VALUE), false)));
+            self.asm.alu_reg(Alu::Xor, R10, R10);
+            self.asm.immediate(0, R10, 8 * rescue.function as i32);
+            self.asm.call(routine);
+            self.asm.vector(plain(&t::LOAD, rescue.value, Rm::Mem(Mem::at(RSP, RESCUE_VALUE), false)));
+            self.asm.jump(rescue.back);
+        }
+        self.asm.bind(routine);
+        PUSHED.iter().for_each(|r| self.asm.push(*r));
+        let frame = 8 * (PUSHED.len() as i32 + 1);
+        self.registers(frame + save, false);
+        // rax: a bit for each lane that is good. r10: where the function is in the table.
+        self.asm.alu_reg(Alu::Mov, R13, RAX);
+        self.asm.alu(Alu::Add, R10, Rm::Mem(Mem::at(RSP, frame + FUNCTIONS), false));
+        self.asm.alu(Alu::Mov, R14, Rm::Mem(Mem::at(R10, 0), false));
+        self.asm.alu_reg(Alu::Xor, RBX, RBX);
+        self.asm.zero_upper();
+        let (next, skip) = (self.asm.label(), self.asm.label());
+        self.asm.bind(next);
+        self.asm.test_bit(R13, RBX);
+        self.asm.jump_if(Cond::Carry, skip);
+        let lane = |disp| Rm::Mem(Mem::At { base: RSP, index: Some((RBX, 2)), disp: frame + disp }, false);
+        self.asm.vector(Line { first: Some(0), ..plain(&t::CVTSS2SD, 0, lane(RESCUE_X)) });
+        self.asm.call_reg(R14);
+        self.asm.vector(Line { first: Some(0), ..plain(&t::CVTSD2SS, 0, Rm::Reg(0)) });
+        self.asm.vector(plain(&t::STORESS, 0, lane(RESCUE_VALUE)));
+        self.asm.bind(skip);
+        self.asm.immediate(0, RBX, 1);
+        self.asm.immediate(7, RBX, self.asm.isa.lanes() as i32);
+        self.asm.jump_if(Cond::Less, next);
+        self.registers(frame + save, true);
+        PUSHED.iter().rev().for_each(|r| self.asm.pop(*r));
+        self.asm.ret();
+    }
+
+    /// Saves all vector and mask registers, or brings them back.
+    fn registers(&mut self, at: i32, load: bool) {
+        for home in 0..self.asm.isa.registers() as u8 {
+            let memory = Rm::Mem(Mem::at(RSP, at + 64 * i32::from(home)), false);
+            self.asm.vector(plain(if load { &t::LOAD } else { &t::STORE }, home, memory));
+        }
+        if self.asm.isa.masks() {
+            for k in 1..8 {
+                let memory = Rm::Mem(Mem::at(RSP, at + 32 * 64 + 2 * i32::from(k)), false);
+                self.asm.mask(if load { &t::KMOVE } else { &t::KSTORE }, k, None, memory);
+            }
+        }
+    }
+}
+
+/// Marks the lanes of the tail that hold an element: the first rcx - r11.
+fn tail_masks(asm: &mut Asm, fixed: &Fixed, homes: &[u8]) {
+    let home = |reg: &VReg| homes.get(*reg as usize).copied().unwrap_or(0);
+    asm.alu_reg(Alu::Mov, R10, RCX);
+    asm.alu_reg(Alu::Sub, R10, R11);
+    if asm.isa.masks() {
+        asm.low_bits(RAX, R10);
+        asm.mask_from(TAIL_MASK, RAX);
+        return;
+    }
+    let lanes = asm.isa.lanes();
+    let splat = fixed.masks.last().map_or(0, home);
+    asm.vector(plain(&t::MOVD, splat, Rm::Reg(R10.0)));
+    asm.vector(plain(&t::SPLAT, splat, Rm::Reg(splat)));
+    for (c, reg) in fixed.masks.iter().enumerate() {
+        let numbers: Vec<u8> = (0..lanes).flat_map(|lane| ((c * lanes + lane) as u32).to_le_bytes()).collect();
+        let numbers = asm.constant(&numbers);
+        let rm = Rm::Mem(numbers, false);
+        asm.vector(Line { first: Some(splat), ..plain(&t::PCMPGTD, home(reg), rm) });
+    }
+}
