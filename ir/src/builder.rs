@@ -5,7 +5,7 @@
 
 use crate::graph::{Function, Value};
 use crate::op::infer::TypeError;
-use crate::op::{BinaryOp, Numerics, Op, ReduceKind, UnaryOp};
+use crate::op::{BinaryOp, Flag, Numerics, Op, ReduceKind, UnaryOp};
 use crate::origin::Origin;
 use crate::tensor::Tensor;
 use crate::types::{DType, Dim, TensorType};
@@ -88,7 +88,13 @@ impl<'f> Builder<'f> {
     /// select(c, a, b), broadcast to one shape.
     pub fn select(&mut self, c: Value, a: Value, b: Value) -> Built {
         let values = self.broadcast_all(&[c, a, b])?;
-        self.op(Op::Select {}, &values)
+        self.op(Op::Select { likely: Flag(false) }, &values)
+    }
+
+    /// select(c, a, b) where c holds almost everywhere, broadcast to one shape.
+    pub fn select_likely(&mut self, c: Value, a: Value, b: Value) -> Built {
+        let values = self.broadcast_all(&[c, a, b])?;
+        self.op(Op::Select { likely: Flag(true) }, &values)
     }
 
     /// A conversion, unless it already has that type.

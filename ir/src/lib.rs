@@ -37,7 +37,7 @@ pub mod verify;
 
 pub use graph::{Donation, Function, Node, NodeId, Output, Value};
 pub use module::{Module, Param};
-pub use op::{AttrValue, BinaryOp, Numerics, Op, OpClass, ReduceKind, ScatterKind, UnaryOp};
+pub use op::{AttrValue, BinaryOp, Flag, Numerics, Op, OpClass, ReduceKind, ScatterKind, UnaryOp};
 pub use origin::Origin;
 pub use tensor::{Tensor, TensorError};
 pub use types::{DType, Dim, Symbol, TensorType, ValueType};

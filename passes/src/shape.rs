@@ -235,7 +235,7 @@ impl Values {
                     elements: pairs.map(|(a, b)| binary(*op, a.as_ref(), b.as_ref(), of)).collect(),
                 })
             }
-            Op::Select {} => {
+            Op::Select { .. } => {
                 let (c, a, b) = (operand(0)?, operand(1), operand(2));
                 let at =
                     |x: &Option<Rc<HostInts>>, i: usize| x.as_ref().and_then(|x| x.elements.get(i).cloned().flatten());

@@ -174,6 +174,16 @@ impl KernelBuilder {
         self.let_(dtype, Expr::Select(c, a, b))
     }
 
+    /// `ok ? value : op(x)` of f32, where op(x) is computed for lanes that are not ok only.
+    pub fn rescue(&mut self, ok: Reg, value: Reg, op: UnaryOp, x: Reg) -> Reg {
+        self.let_(DType::F32, Expr::Rescue { ok, value, op, x })
+    }
+
+    /// Whether results may differ in the last digits.
+    pub fn is_fast(&self) -> bool {
+        self.kernel.fast
+    }
+
     /// a b + c, rounded once.
     pub fn fma(&mut self, a: Reg, b: Reg, c: Reg) -> Reg {
         let dtype = self.reg_type(a);

@@ -135,6 +135,17 @@ impl<'a> Emitter<'a> {
         Ok(self.kb.load(buffer, position))
     }
 
+    /// An elementary function of f32 and its operand, when that is what a value is and it is not in memory.
+    fn rare(&self, value: Value) -> Option<(UnaryOp, Value)> {
+        let node = self.body.node(value.node);
+        let stored = self.memory.contains_key(&value) || self.rows.contains_key(&value);
+        let single = self.body.ty(value).tensor().is_some_and(|t| t.dtype == DType::F32);
+        match (&node.op, node.operands()) {
+            (Op::Unary(op), [x]) if op.is_elementary() && single && !stored => Some((*op, *x)),
+            _ => None,
+        }
+    }
+
     fn emit_new(&mut self, value: Value, index: &[Dim]) -> Emitted {
         if let Some(buffer) = self.memory.get(&value) {
             return self.load(*buffer, value, index);
@@ -162,8 +173,14 @@ impl<'a> Emitter<'a> {
                 let (a, b) = (self.emit(operands[0], index)?, self.emit(operands[1], index)?);
                 Ok(self.binary(*op, a, b))
             }
-            Op::Select {} => {
+            Op::Select { likely } => {
                 let c = self.emit(operands[0], index)?;
+                if likely.0
+                    && let Some((op, x)) = self.rare(operands[2])
+                {
+                    let (value, x) = (self.emit(operands[1], index)?, self.emit(x, index)?);
+                    return Ok(self.kb.rescue(c, value, op, x));
+                }
                 let (a, b) = (self.emit(operands[1], index)?, self.emit(operands[2], index)?);
                 Ok(self.kb.select(c, a, b))
             }
@@ -497,6 +514,11 @@ impl<'a> Emitter<'a> {
             let value = self.kb.constant(neutral);
             return Ok(self.cast(value, dtype, false));
         }
+        if self.kb.is_fast() && work.is_float() && lanes.len() > 2 && matches!(kind, ReduceKind::Min | ReduceKind::Max)
+        {
+            let value = self.plain_extreme(&lanes, kind);
+            return Ok(self.cast(value, dtype, false));
+        }
         let combine = combine_of(kind, lanes[0]).op();
         let mut step = UNROLLED as usize / 2;
         while step > 0 {
@@ -515,6 +537,35 @@ impl<'a> Emitter<'a> {
             result = self.kb.binary(BinaryOp::Add, result, zero);
         }
         Ok(self.cast(result, dtype, false))
+    }
+
+    /// The smallest or largest of several floats, zeros of both signs taken as equal: one comparison each, and one look
+    /// for NaN at them all.
+    fn plain_extreme(&mut self, values: &[Reg], kind: ReduceKind) -> Reg {
+        let mut best = values.to_vec();
+        while best.len() > 1 {
+            let pairs = best.chunks(2).map(|pair| match *pair {
+                [a, b] => {
+                    let less = if kind == ReduceKind::Min { (a, b) } else { (b, a) };
+                    let first = self.kb.binary(BinaryOp::Lt, less.0, less.1);
+                    self.kb.select(first, a, b)
+                }
+                _ => pair[0],
+            });
+            best = pairs.collect();
+        }
+        let mut ordered: Vec<Reg> = values.iter().map(|v| self.kb.binary(BinaryOp::Eq, *v, *v)).collect();
+        while ordered.len() > 1 {
+            let pairs = ordered.chunks(2).map(|pair| match *pair {
+                [a, b] => self.kb.binary(BinaryOp::And, a, b),
+                _ => pair[0],
+            });
+            ordered = pairs.collect();
+        }
+        let dtype = self.kb.reg_type(values[0]);
+        let nan = if dtype == DType::F64 { Scalar::f64(f64::NAN) } else { Scalar::f32(f32::NAN) };
+        let nan = self.kb.constant(nan);
+        self.kb.select(ordered[0], best[0], nan)
     }
 
     /// Index of the first extreme value; the first NaN wins.

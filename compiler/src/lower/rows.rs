@@ -41,6 +41,8 @@ pub(crate) struct Rows {
     count: Dim,
     /// Elements reduced in each.
     length: Dim,
+    /// How many reductions deep each op lies.
+    levels: HashMap<NodeId, usize>,
 }
 
 /// The large reductions of a body, if any; an error when they don't share rows.
@@ -78,7 +80,7 @@ pub(crate) fn find(lowering: &mut Lowering<'_>) -> Result<Option<Rows>, LowerErr
                 let count = Dim::product(&lowering.e.dims(value)?);
                 let large = Large { value, kind, extents, dtype, level, reassociate: node.numerics.reassociate };
                 match &mut rows {
-                    None => rows = Some(Rows { large: vec![large], count, length }),
+                    None => rows = Some(Rows { large: vec![large], count, length, levels: HashMap::new() }),
                     Some(rows) if rows.count == count && rows.length == length => rows.large.push(large),
                     Some(rows) => {
                         return Err(LowerError::Unfusable {
@@ -94,7 +96,7 @@ pub(crate) fn find(lowering: &mut Lowering<'_>) -> Result<Option<Rows>, LowerErr
         }
         levels.insert(id, level);
     }
-    Ok(rows)
+    Ok(rows.map(|rows| Rows { levels, ..rows }))
 }
 
 /// Lowers a body with large reductions.
@@ -138,7 +140,7 @@ fn row(lowering: &mut Lowering<'_>, rows: &Rows, p: &Dim) -> Result<(), LowerErr
     }
     for level in 1..=depth(rows) {
         let large: Vec<&Large> = rows.large.iter().filter(|l| l.level == level).collect();
-        let results = reduce_row(lowering, &large, &rows.length, p)?;
+        let results = reduce_row(lowering, rows, level, &large, p)?;
         for (large, reg) in large.iter().zip(results) {
             let dtype = lowering.e.tensor(large.value)?.dtype;
             let reg = lowering.e.cast(reg, dtype, false);
@@ -160,6 +162,15 @@ fn row(lowering: &mut Lowering<'_>, rows: &Rows, p: &Dim) -> Result<(), LowerErr
                 let index = delinearize(&position, &dims, &e.ranges);
                 let element = e.emit(value, &index)?;
                 e.kb.push(Stmt::Store { buffer, index: position, value: element });
+                Ok::<(), LowerError>(())
+            })?;
+            lowering.schedule.directives.push(Directive::Vector { var, lanes: map::LANES });
+        } else if rows.count == Dim::ONE && rows.levels.get(&value.node) == Some(&0) {
+            // Fewer elements than are reduced, and no part of it.
+            let var = lowering.e.for_(count.clone(), |e, r| {
+                let index = delinearize(r, &dims, &e.ranges);
+                let element = e.emit(value, &index)?;
+                e.kb.push(Stmt::Store { buffer, index: r.clone(), value: element });
                 Ok::<(), LowerError>(())
             })?;
             lowering.schedule.directives.push(Directive::Vector { var, lanes: map::LANES });
@@ -202,12 +213,23 @@ fn full_layout(lowering: &mut Lowering<'_>, rows: &Rows) -> Result<Layout, Lower
 }
 
 /// Results of one level for the row at `p`, in their reduction types.
-fn reduce_row(lowering: &mut Lowering<'_>, large: &[&Large], length: &Dim, p: &Dim) -> Result<Vec<Reg>, LowerError> {
+fn reduce_row(
+    lowering: &mut Lowering<'_>,
+    rows: &Rows,
+    level: usize,
+    large: &[&Large],
+    p: &Dim,
+) -> Result<Vec<Reg>, LowerError> {
+    let length = &rows.length;
     if length.known().is_some_and(|n| n <= TILE) {
-        let whole = Cut { group: trailing(large), size: length.clone(), tiles: Dim::ONE };
-        return tile(lowering, large, &whole, length, p, &Dim::ZERO);
+        let mut whole = Cut { group: trailing(large), size: length.clone(), tiles: Dim::ONE, stores: Vec::new() };
+        take_stores(lowering, rows, level, &mut whole)?;
+        let results = tile(lowering, large, &whole, length, p, &Dim::ZERO);
+        stored(lowering, &whole);
+        return results;
     }
-    let cut = cut(large, length, false);
+    let mut cut = cut(large, length, false);
+    take_stores(lowering, rows, level, &mut cut)?;
     let most = cut.tiles.known().unwrap_or(TILE);
     let partials: Vec<Partial> = large.iter().map(|l| Partial::local(lowering, l, most)).collect();
     let (var, t) = lowering.e.var(&cut.tiles);
@@ -217,7 +239,34 @@ fn reduce_row(lowering: &mut Lowering<'_>, large: &[&Large], length: &Dim, p: &D
     let body = lowering.e.close();
     written?;
     lowering.e.kb.push(Stmt::For { var, extent: cut.tiles.clone(), body });
+    stored(lowering, &cut);
     Ok(combine_partials(lowering, large, &partials, &cut.tiles, &Dim::ZERO))
+}
+
+/// Outputs that need no reduction and have an element for each group of a single row's first reductions are stored in
+/// their loop: one pass over the operands.
+fn take_stores(lowering: &mut Lowering<'_>, rows: &Rows, level: usize, cut: &mut Cut) -> Result<(), LowerError> {
+    if level != 1 || rows.count != Dim::ONE {
+        return Ok(());
+    }
+    for (value, buffer) in std::mem::take(&mut lowering.outputs) {
+        let dims = lowering.e.dims(value)?;
+        let count = lowering.e.ranges.simplify(&Dim::product(&dims));
+        let free = rows.levels.get(&value.node) == Some(&0);
+        if free && &count * &Dim::Known(cut.group) == rows.length {
+            cut.stores.push((value, buffer));
+        } else {
+            lowering.outputs.push((value, buffer));
+        }
+    }
+    Ok(())
+}
+
+/// What was stored is read from now on.
+fn stored(lowering: &mut Lowering<'_>, cut: &Cut) {
+    for (value, buffer) in &cut.stores {
+        lowering.e.memory.insert(*value, *buffer);
+    }
 }
 
 /// How the reduced elements of a row are cut into tiles. It follows from shapes and numerics alone.
@@ -228,6 +277,8 @@ struct Cut {
     size: Dim,
     /// Number of tiles.
     tiles: Dim,
+    /// Outputs with one element for each group, stored on the way.
+    stores: Vec<(Value, BufferId)>,
 }
 
 /// Where order is free a tile is a whole line of the innermost axis: its index then needs no division. Else it is the
@@ -235,7 +286,8 @@ struct Cut {
 fn cut(large: &[&Large], length: &Dim, split: bool) -> Cut {
     /// Shortest line worth a tile.
     const LINE: i64 = 64;
-    let by_order = Cut { group: 1, size: Dim::Known(TILE), tiles: length.ceildiv(&Dim::Known(TILE)) };
+    let tiles = length.ceildiv(&Dim::Known(TILE));
+    let by_order = Cut { group: 1, size: Dim::Known(TILE), tiles, stores: Vec::new() };
     let extents = &large[0].extents;
     if !large.iter().all(|l| order_is_free(l) && l.extents == *extents) {
         return by_order;
@@ -246,7 +298,7 @@ fn cut(large: &[&Large], length: &Dim, split: bool) -> Cut {
         Some(line) if line >= LINE && leading > 0 => {
             let tiles = Dim::product(&extents[..leading]);
             let fits = split || tiles.known().is_some_and(|n| n <= TILE);
-            if fits { Cut { group, size: Dim::Known(line * group), tiles } } else { by_order }
+            if fits { Cut { group, size: Dim::Known(line * group), tiles, stores: Vec::new() } } else { by_order }
         }
         _ => by_order,
     }
@@ -289,7 +341,16 @@ fn tile(
     let at = &start + &r;
     let values: Result<Vec<_>, LowerError> =
         large.iter().map(|l| grouped(&mut lowering.e, l, p, &at, cut.group)).collect();
+    let written = cut.stores.iter().try_for_each(|&(value, buffer)| {
+        let position = lowering.e.ranges.simplify(&at);
+        let dims = lowering.e.dims(value)?;
+        let index = delinearize(&position, &dims, &lowering.e.ranges);
+        let element = lowering.e.emit(value, &index)?;
+        lowering.e.kb.push(Stmt::Store { buffer, index: position, value: element });
+        Ok::<(), LowerError>(())
+    });
     let body = lowering.e.close();
+    written?;
     let accs: Vec<Acc> = values?
         .into_iter()
         .map(|(value, combine)| {
@@ -424,7 +485,8 @@ fn split(lowering: &mut Lowering<'_>, rows: &Rows) -> Result<(), LowerError> {
     let module_count = lowering.e.tensor(rows.large[0].value)?.numel();
     for level in 1..=depth(rows) {
         let large: Vec<&Large> = rows.large.iter().filter(|l| l.level == level).collect();
-        let cut = cut(&large, &rows.length, true);
+        let mut cut = cut(&large, &rows.length, true);
+        take_stores(lowering, rows, level, &mut cut)?;
         let module_tiles = &module_count * &module_dim(lowering, &cut.tiles);
         let partials: Vec<Partial> = large.iter().map(|l| Partial::temp(lowering, l, &module_tiles)).collect();
         let extent = &rows.count * &cut.tiles;
@@ -437,6 +499,7 @@ fn split(lowering: &mut Lowering<'_>, rows: &Rows) -> Result<(), LowerError> {
         written?;
         lowering.e.kb.push_phase(outer.clone(), extent, body);
         lowering.schedule.directives.push(Directive::Threads { var: outer, grain: 4 });
+        stored(lowering, &cut);
 
         let finals: Vec<BufferId> = large
             .iter()

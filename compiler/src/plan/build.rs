@@ -464,7 +464,7 @@ impl PlanBuilder<'_> {
             Op::Onnx { op_type, .. } => Err(unsupported(node, format!("ONNX op {op_type} was not legalized"))),
             Op::Unary(_)
             | Op::Binary(_)
-            | Op::Select {}
+            | Op::Select { .. }
             | Op::Cast { .. }
             | Op::Bitcast { .. }
             | Op::Iota { .. }

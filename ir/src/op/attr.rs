@@ -41,6 +41,33 @@ pub trait Attr: Sized {
     fn to_value(&self) -> AttrValue;
     /// From a value; the error says what was expected.
     fn from_value(value: &AttrValue) -> Result<Self, String>;
+    /// What an attribute that is not written is; `None`: it has to be written.
+    fn absent() -> Option<Self> {
+        None
+    }
+    /// Whether it is not written.
+    fn is_absent(&self) -> bool {
+        false
+    }
+}
+
+/// A flag that is written only where it is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Flag(pub bool);
+
+impl Attr for Flag {
+    fn to_value(&self) -> AttrValue {
+        AttrValue::Bool(self.0)
+    }
+    fn from_value(value: &AttrValue) -> Result<Self, String> {
+        bool::from_value(value).map(Flag)
+    }
+    fn absent() -> Option<Self> {
+        Some(Flag(false))
+    }
+    fn is_absent(&self) -> bool {
+        !self.0
+    }
 }
 
 fn expected<T>(what: &str, found: &AttrValue) -> Result<T, String> {

@@ -153,7 +153,7 @@ fn results(op: &Op, operands: &[&ValueType], regions: &[Signature]) -> Checked<V
             one(TensorType::new(*dtype, dims.clone()))
         }
         Op::DimValue { .. } => one(TensorType::scalar(DType::I64)),
-        Op::Select {} => {
+        Op::Select { .. } => {
             let (c, a, b) = (tensor(operands, 0)?, tensor(operands, 1)?, tensor(operands, 2)?);
             ensure(c.dtype == DType::Bool, || format!("the condition is {c}, expected bool"))?;
             ensure(a == b && a.dims == c.dims, || format!("operands are {c}, {a}, {b}, expected one shape"))?;

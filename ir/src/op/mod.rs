@@ -15,7 +15,7 @@ pub mod infer;
 use std::collections::BTreeMap;
 
 use attr::word_enum;
-pub use attr::{Attr, AttrValue};
+pub use attr::{Attr, AttrValue, Flag};
 
 use crate::tensor::Tensor;
 use crate::types::{DType, Dim, Symbol, TensorType, ValueType};
@@ -281,8 +281,13 @@ macro_rules! ops {
                         known.extend(names);
                         Op::$name { $($attr: {
                             let name = stringify!($attr);
-                            let value = attributes.get(name).ok_or_else(|| format!("attribute `{name}` is missing"))?;
-                            <$ty as Attr>::from_value(value).map_err(|e| format!("attribute `{name}`: {e}"))?
+                            match (attributes.get(name), <$ty as Attr>::absent()) {
+                                (Some(value), _) => {
+                                    <$ty as Attr>::from_value(value).map_err(|e| format!("attribute `{name}`: {e}"))?
+                                }
+                                (None, Some(absent)) => absent,
+                                (None, None) => return Err(format!("attribute `{name}` is missing")),
+                            }
                         }),* }
                     } )*
                     word => match (UnaryOp::from_name(word), BinaryOp::from_name(word)) {
@@ -339,7 +344,10 @@ ops! {
         value: Dim,
     }
     /// select(c, a, b) = c ? a : b; c is bool, all of one shape.
-    Select "select" (3) [0] Elementwise {}
+    Select "select" (3) [0] Elementwise {
+        /// c holds almost everywhere: b is best computed where it does not hold only.
+        likely: Flag,
+    }
     /// Conversion. Float to int truncates (out of range: clamped to i64, from above to u64 for u64, and the low bits
     /// stay; NaN gives 0), to bool is x != 0; float to float rounds to nearest even, below f32 through f32 (f8e8m0: up
     /// to a power of two); integers keep low bits. `saturate` clamps 8-bit floats and integers to their range.

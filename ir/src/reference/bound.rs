@@ -211,7 +211,7 @@ impl Tracker<'_> {
             }
             Op::Unary(u) => each(values.len(), |i| self.unary(*u, operands, i, values[i], result.dtype)),
             Op::Binary(b) => each(values.len(), |i| self.binary(*b, operands, i, values[i], result.dtype)),
-            Op::Select {} => {
+            Op::Select { .. } => {
                 let [c, a, b] = operands else { return Ok(open) };
                 let (Item::Array(x), Item::Array(y)) = (&a.item, &b.item) else { return Ok(open) };
                 let (Item::Array(flag), x, y) = (&c.item, x.to_floats(), y.to_floats()) else { return Ok(open) };

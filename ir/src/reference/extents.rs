@@ -102,7 +102,7 @@ pub(super) fn concrete(op: &Op, symbols: &Symbols) -> Result<Op, Dim> {
         | Op::Input { .. }
         | Op::Constant { .. }
         | Op::Param { .. }
-        | Op::Select {}
+        | Op::Select { .. }
         | Op::Cast { .. }
         | Op::Bitcast { .. }
         | Op::Transpose { .. }

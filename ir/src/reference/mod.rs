@@ -391,7 +391,7 @@ impl Cx<'_> {
         let array = match op {
             Op::Unary(u) => elementwise::unary(self, *u, self.array(0)?)?,
             Op::Binary(b) => elementwise::binary(self, *b, self.array(0)?, self.array(1)?)?,
-            Op::Select {} => elementwise::select(self.array(0)?, self.array(1)?, self.array(2)?),
+            Op::Select { .. } => elementwise::select(self.array(0)?, self.array(1)?, self.array(2)?),
             Op::Cast { to, saturate } => cast::cast(self, self.array(0)?, *to, *saturate)?,
             Op::Bitcast { to } => cast::bitcast(self, self.array(0)?, *to)?,
             Op::Constant { value } => Array::from_tensor(value),

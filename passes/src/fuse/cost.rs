@@ -42,7 +42,7 @@ pub(super) fn ops(node: &Node) -> f64 {
         Op::Unary(_) => 1.0,
         Op::Binary(BinaryOp::Div | BinaryOp::Rem) => 3.0,
         Op::Binary(BinaryOp::Pow | BinaryOp::Atan2) => 16.0,
-        Op::Binary(_) | Op::Select {} | Op::Cast { .. } | Op::Reduce { .. } | Op::Iota { .. } => 1.0,
+        Op::Binary(_) | Op::Select { .. } | Op::Cast { .. } | Op::Reduce { .. } | Op::Iota { .. } => 1.0,
         Op::Pad { .. } | Op::Window { .. } => 2.0,
         Op::Concat { .. } => 2.0 * node.operands().len() as f64,
         Op::Gather { .. } => 2.0,
@@ -118,8 +118,13 @@ impl Profile {
             let value = g.value(m);
             let own = asked.entry(value).or_default();
             if outputs.contains(&m) {
-                // A map kernel has one loop for all outputs, a row kernel one each.
-                let feed = Feed::Output(if sectioned { m + 1 } else { 0 });
+                // A map kernel has one loop for all outputs, a row kernel one each, unless its first reductions store
+                // them on the way.
+                let feed = match () {
+                    () if !sectioned => Feed::Output(0),
+                    () if stored_on_the_way(g, members, &levels, m) => Feed::Level(1),
+                    () => Feed::Output(m + 1),
+                };
                 own.join(g.elements(value), 1.0, &BTreeSet::from([feed]));
             }
             let mut own = own.clone();
@@ -138,7 +143,11 @@ impl Profile {
             let factor = own.factor();
             profile.work.insert(m, own.elements * factor * times);
             profile.copies.insert(m, own.copies * own.feeds.len().max(1) as f64 * unrolled);
-            for &operand in node.operands() {
+            for (i, &operand) in node.operands().iter().enumerate() {
+                if is_rare(node, i) {
+                    asked.entry(operand).or_default().join(0.0, 0.0, &own.feeds);
+                    continue;
+                }
                 let mut elements = own.elements * times;
                 let held = g.elements(operand);
                 if held == 1.0 || (repeats_innermost(g, node) && held < elements) {
@@ -174,6 +183,24 @@ impl Profile {
     }
 }
 
+/// Whether the loop of the first reductions of a single row stores an output (F7).
+fn stored_on_the_way(g: &Graph<'_>, members: &BTreeSet<usize>, levels: &BTreeMap<usize, usize>, output: usize) -> bool {
+    let mut below = BTreeSet::from([output]);
+    let mut free = true;
+    for &m in members.range(..=output).rev() {
+        if below.contains(&m) {
+            free &= !levels.contains_key(&m);
+            below.extend(g.node(m).operands().iter().filter_map(|v| g.index(*v)));
+        }
+    }
+    let elements = g.elements(g.value(output));
+    free && levels.keys().all(|&s| {
+        let all = g.node(s).operands().first().map_or(0.0, |v| g.elements(*v));
+        let n = all / elements.max(1.0);
+        g.elements(g.value(s)) == 1.0 && n.fract() == 0.0 && (1.0..=SMALL_REDUCE as f64).contains(&n)
+    })
+}
+
 /// How many sections deep each section lies.
 fn levels(g: &Graph<'_>, members: &BTreeSet<usize>) -> BTreeMap<usize, usize> {
     let mut depth: BTreeMap<usize, usize> = BTreeMap::new();
@@ -191,6 +218,11 @@ fn levels(g: &Graph<'_>, members: &BTreeSet<usize>) -> BTreeMap<usize, usize> {
         depth.insert(m, own);
     }
     levels
+}
+
+/// Whether an operand is computed almost nowhere.
+fn is_rare(node: &Node, operand: usize) -> bool {
+    operand == 2 && matches!(node.op, Op::Select { likely } if likely.0)
 }
 
 /// Whether a broadcast repeats its operand along the innermost axis that is not 1.
@@ -249,7 +281,8 @@ pub(super) fn cone(g: &Graph<'_>, root: usize, stored: &[bool], enough: f64) -> 
             below = times * n;
         }
         total += ops(node) * below;
-        open.extend(node.operands().iter().filter(|v| g.elements(**v) > 1.0).map(|v| (*v, below)));
+        let operands = node.operands().iter().enumerate().filter(|(i, _)| !is_rare(node, *i)).map(|(_, v)| *v);
+        open.extend(operands.filter(|v| g.elements(*v) > 1.0).map(|v| (v, below)));
     }
     total
 }

@@ -1,8 +1,9 @@
 //! Which ops share a kernel.
 //!
 //! A kernel is a set of outputs (values that are stored) and the ops computed for them; an op may be computed in several
-//! kernels. Three greedy steps, each in an order that depends on the function alone:
+//! kernels. Greedy steps, each in an order that depends on the function alone:
 //!
+//! 0. A large value that ends in several small reductions makes one kernel with them ([`super::frontier`]).
 //! 1. From the last op to the first: an op is computed inside the kernels that use it, unless one of them would break
 //!    the contract or its limits, or computing it again costs more than storing it ([`super::cost`]). Else it is stored.
 //! 2. A stored value's kernel joins one that reads it, when that is cheaper: one kernel with several outputs.
@@ -16,6 +17,7 @@ use frit_ir::types::{Dim, TensorType};
 use frit_ir::{Function, Node, NodeId, Op, Value};
 
 use super::cost::{self, LAUNCH, Limits, Profile};
+use super::frontier::{self, Frontier};
 use super::{is_fusable, is_small, kernel_shape_of};
 use crate::manager::Remark;
 
@@ -155,10 +157,43 @@ impl<'g, 'f> Former<'g, 'f> {
         }
     }
 
-    /// Runs the three steps.
+    /// Step 0: see [`super::frontier`].
+    fn form_frontiers(&mut self) {
+        for p in 0..self.g.order.len() {
+            if !self.stored[p] || !self.g.fusable(p) {
+                continue;
+            }
+            let Some(Frontier { members, outputs }) = frontier::find(self.g, &self.users, &self.outside, p) else {
+                continue;
+            };
+            if members.iter().any(|m| !self.inside[*m].is_empty()) {
+                continue;
+            }
+            let mut group = Group { members, outputs, ..Group::default() };
+            // What the members repeat or read of constants costs nothing.
+            if let Err(reason) = self.check(&group) {
+                let label = self.g.label(p);
+                self.remark(p, &label, reason);
+                continue;
+            }
+            let k = self.groups.len();
+            // The value itself joins in step 1, when that is what it costs least.
+            group.members.remove(&p);
+            for &m in &group.members {
+                self.inside[m].insert(k);
+            }
+            for &o in &group.outputs {
+                self.home[o] = Some(k);
+            }
+            self.groups.push(group);
+        }
+    }
+
+    /// Runs the steps.
     pub(super) fn form(&mut self) {
+        self.form_frontiers();
         for p in (0..self.g.order.len()).rev() {
-            if self.g.fusable(p) {
+            if self.g.fusable(p) && self.inside[p].is_empty() {
                 self.place(p);
             }
         }

@@ -102,7 +102,7 @@ pub fn is_fusable(f: &Function, id: NodeId) -> bool {
     let allowed = match &node.op {
         Op::Unary(_)
         | Op::Binary(_)
-        | Op::Select {}
+        | Op::Select { .. }
         | Op::Cast { .. }
         | Op::Bitcast { .. }
         | Op::Iota { .. }
@@ -274,7 +274,10 @@ fn rows(
         let count = numel(f, *output);
         let fits = match places.get(&output.node) {
             Some(Place::Row | Place::Full) => true,
-            Some(Place::Free) | None => count == full || count == space.rows,
+            Some(Place::Free) | None => {
+                let grouped = || (2..=SMALL_REDUCE).any(|n| &count * &Dim::Known(n) == full);
+                count == full || count == space.rows || (space.rows == Dim::ONE && grouped())
+            }
         };
         if !fits {
             return Err(Refusal::Output(count, space.rows, space.reduced));
@@ -320,7 +323,7 @@ fn place(
             }
         }
         _ if dependent.is_empty() => Place::Free,
-        Op::Unary(_) | Op::Binary(_) | Op::Select {} | Op::Cast { .. } | Op::Bitcast { .. } => {
+        Op::Unary(_) | Op::Binary(_) | Op::Select { .. } | Op::Cast { .. } | Op::Bitcast { .. } => {
             match dependent.split_first() {
                 Some((first, rest)) if rest.iter().all(|p| p == first) => *first,
                 _ => return Err(Refusal::Moved(name)),

@@ -12,6 +12,7 @@ pub mod canonicalize;
 pub mod cse;
 pub mod dce;
 pub mod extents;
+pub mod facts;
 pub mod fold;
 pub mod unbroadcast;
 

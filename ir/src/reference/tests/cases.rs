@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::builder::Builder;
-use crate::op::{BinaryOp, ReduceKind, ScatterKind, UnaryOp};
+use crate::op::{BinaryOp, Flag, ReduceKind, ScatterKind, UnaryOp};
 use crate::types::Symbol;
 
 const NAN: f64 = f64::NAN;
@@ -248,7 +248,7 @@ fn binary(cases: &mut Vec<Case>) {
     }
     let c = b(&[3], &[1, 0, 1]);
     let operands = vec![c, i(&[3], &[1, 2, 3]), i(&[3], &[4, 5, 6])];
-    cases.push(case(Op::Select {}, operands, i(&[3], &[1, 5, 3])));
+    cases.push(case(Op::Select { likely: Flag(false) }, operands, i(&[3], &[1, 5, 3])));
 }
 
 fn conversions(cases: &mut Vec<Case>) {

@@ -230,7 +230,7 @@ fn same_operands(s: &Scope<'_>, id: NodeId) -> Outcome {
 
 fn select_of(s: &Scope<'_>, id: NodeId) -> Option<(Value, Value, Value)> {
     match (&s.f.node(id).op, s.f.node(id).operands()) {
-        (Op::Select {}, [c, a, b]) => Some((*c, *a, *b)),
+        (Op::Select { .. }, [c, a, b]) => Some((*c, *a, *b)),
         _ => None,
     }
 }

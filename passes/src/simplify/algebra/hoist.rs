@@ -1,19 +1,29 @@
-//! Elementwise work before a broadcast instead of after it: the same results, fewer of them.
+//! Views leave elementwise work: a broadcast, so that there is less of it; a reshape, so that what it parted meets again.
 
 use frit_ir::op::BinaryOp;
 use frit_ir::types::Dim;
 use frit_ir::{NodeId, Op, OpClass, UnaryOp, Value};
 
 use super::movement::{input, known};
+use super::scope::{Kept, kept_axes};
 use super::{Outcome, Rule, Scope, found};
 
-pub(super) static RULES: &[Rule] = &[rule!("hoist-over-broadcast", "op(broadcast(x), ..) = broadcast(op(x, ..))",
-    "every operand is a broadcast, and one holds all the axes of the others", Strict Algebra Bits, hoist, |b| {
-    let (x, y) = (input(b, &[4]), input(b, &[4]));
-    let (p, q) = (b.broadcast_to(x, known(&[3, 4]))?, b.broadcast_to(y, known(&[3, 4]))?);
-    let p = b.unary(UnaryOp::Abs, p)?;
-    Ok(vec![b.binary(BinaryOp::Sub, p, q)?])
-})];
+pub(super) static RULES: &[Rule] = &[
+    rule!("hoist-over-broadcast", "op(broadcast(x), ..) = broadcast(op(x, ..))",
+        "every operand is a broadcast, and one holds all the axes of the others", Strict Algebra Bits, hoist, |b| {
+        let (x, y) = (input(b, &[4]), input(b, &[4]));
+        let (p, q) = (b.broadcast_to(x, known(&[3, 4]))?, b.broadcast_to(y, known(&[3, 4]))?);
+        let p = b.unary(UnaryOp::Abs, p)?;
+        Ok(vec![b.binary(BinaryOp::Sub, p, q)?])
+    }),
+    rule!("reshape-after-op", "op(reshape(x), broadcast(y), ..) = reshape(op(x, broadcast(y), ..))",
+        "every operand is a reshape of one shape, or repeats and varies along axes that the reshape keeps", Strict Algebra Bits,
+        reshape_after_op, |b| {
+        let (x, y) = (input(b, &[3, 4, 5]), input(b, &[5]));
+        let (x, y) = (b.reshape(x, known(&[12, 1, 5]))?, b.broadcast_to(y, known(&[12, 1, 5]))?);
+        Ok(vec![b.binary(BinaryOp::Mul, x, y)?])
+    }),
+];
 
 /// A broadcast operand: what it repeats and where its axes go.
 struct Repeated {
@@ -67,5 +77,70 @@ fn hoist(s: &Scope<'_>, id: NodeId) -> Outcome {
         }
         let result = b.op(op, &operands)?;
         b.op(Op::Broadcast { dims, axes }, &[result])
+    })
+}
+
+fn reshape_after_op(s: &Scope<'_>, id: NodeId) -> Outcome {
+    let node = s.f.node(id);
+    if node.op.class() != OpClass::Elementwise {
+        return Outcome::No;
+    }
+    let Some(ty) = s.result(id) else { return Outcome::No };
+    let source = |v: Value| match (&s.node(v).op, s.operand(v.node, 0)) {
+        (Op::Reshape { .. }, Some(x)) => Some(x),
+        _ => None,
+    };
+    let Some(from) = node.operands().iter().find_map(|v| source(*v)).map(|x| s.dims(x).to_vec()) else {
+        return Outcome::No;
+    };
+    let map = kept_axes(&ty.dims, &from);
+    // Operands over the shape before the reshape: itself, or a broadcast of a value with some extents of 1 taken out.
+    enum Before {
+        Plain(Value),
+        Repeated { value: Value, dims: Vec<Dim>, axes: Vec<usize> },
+    }
+    let mut operands = Vec::with_capacity(node.operands().len());
+    for &operand in node.operands() {
+        if let Some(x) = source(operand) {
+            if s.dims(x) != from {
+                return Outcome::Near("the operands are reshaped from different shapes");
+            }
+            operands.push(Before::Plain(x));
+            continue;
+        }
+        let (Op::Broadcast { axes: places, .. }, Some(value)) = (&s.node(operand).op, s.operand(operand.node, 0))
+        else {
+            return Outcome::No;
+        };
+        let (mut dims, mut axes) = (Vec::new(), Vec::new());
+        for (place, d) in places.iter().zip(s.dims(value)) {
+            match map.get(*place) {
+                _ if *d == Dim::ONE => {}
+                Some(Kept::At(a)) => {
+                    dims.push(d.clone());
+                    axes.push(*a);
+                }
+                Some(Kept::Unit | Kept::No) | None => {
+                    return Outcome::Near("an operand varies along an axis that the reshape cuts or joins");
+                }
+            }
+        }
+        operands.push(Before::Repeated { value, dims, axes });
+    }
+    let (op, dims) = (node.op.clone(), ty.dims.clone());
+    let used: Vec<Value> = node.operands().to_vec();
+    found(used, move |b| {
+        let mut values = Vec::with_capacity(operands.len());
+        for operand in operands {
+            values.push(match operand {
+                Before::Plain(x) => x,
+                Before::Repeated { value, dims, axes } => {
+                    let value = b.reshape(value, dims)?;
+                    b.op(Op::Broadcast { dims: from.clone(), axes }, &[value])?
+                }
+            });
+        }
+        let result = b.op(op, &values)?;
+        b.reshape(result, dims)
     })
 }

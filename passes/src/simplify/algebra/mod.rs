@@ -31,9 +31,12 @@ mod contraction;
 mod driver;
 mod hoist;
 mod movement;
+mod outward;
 mod power;
+mod quotient;
 mod reduction;
 mod scope;
+mod split;
 #[cfg(test)]
 mod tests;
 
@@ -142,7 +145,17 @@ impl Pass for Algebra {
 
 /// Every rule, in the order tried.
 pub fn rules() -> impl Iterator<Item = &'static Rule> {
-    [movement::RULES, hoist::RULES, arithmetic::RULES, power::RULES, reduction::RULES, contraction::RULES]
-        .into_iter()
-        .flatten()
+    [
+        movement::RULES,
+        hoist::RULES,
+        arithmetic::RULES,
+        power::RULES,
+        quotient::RULES,
+        split::RULES,
+        reduction::RULES,
+        outward::RULES,
+        contraction::RULES,
+    ]
+    .into_iter()
+    .flatten()
 }

@@ -8,7 +8,7 @@ use frit_ir::types::{DType, Dim};
 use frit_ir::{NodeId, Op, ReduceKind, Value};
 
 use super::movement::{input, known};
-use super::scope::{known_product, unit_map};
+use super::scope::{Kept, kept_axes, known_product};
 use super::{Outcome, Rule, Scope, found};
 
 pub(super) static RULES: &[Rule] = &[
@@ -33,10 +33,10 @@ pub(super) static RULES: &[Rule] = &[
         let y = b.reshape(x, known(&[35]))?;
         Ok(vec![b.reduce(y, vec![0], ReduceKind::Sum, false)?])
     }),
-    rule!("reduce-of-unit-reshape", "reduce(reshape(x)) = reshape(reduce(x))", "the reshape adds or removes extents of 1",
-        Strict Algebra Bits, reduce_of_unit_reshape, |b| {
-        let x = input(b, &[5, 7]);
-        let y = b.reshape(x, known(&[5, 1, 7]))?;
+    rule!("reduce-of-reshape", "reduce(reshape(x)) = reshape(reduce(x))",
+        "the reshape keeps the reduced axes as they are, extents of 1 aside", Strict Algebra Bits, reduce_of_reshape, |b| {
+        let x = input(b, &[5, 2, 7]);
+        let y = b.reshape(x, known(&[10, 1, 7]))?;
         Ok(vec![b.reduce(y, vec![2], ReduceKind::Sum, false)?])
     }),
     rule!("reduce-of-transpose", "max(transpose(x), a) = transpose(max(x, perm[a]))",
@@ -69,16 +69,16 @@ pub(super) static RULES: &[Rule] = &[
         let y = b.op(Op::Broadcast { dims: known(&[5, 7, 2]), axes: vec![0, 2] }, &[x])?;
         Ok(vec![b.reduce(y, vec![1], ReduceKind::Sum, false)?])
     }),
-    rule!("sum-of-scaled", "sum(x y) = sum(x) y, sum(x / y) = sum(x) / y",
-        "y repeats along the summed axes; the product is used once", Reassociate Algebra Rounding, sum_of_scaled, |b| {
-        let (x, y) = (input(b, &[5, 7]), input(b, &[5, 1]));
-        let p = b.binary(BinaryOp::Mul, x, y)?;
-        Ok(vec![b.reduce(p, vec![1], ReduceKind::Sum, false)?])
+    rule!("reduce-before-broadcast", "sum(broadcast(x), a) = broadcast(sum(x, a))", "x holds every reduced axis",
+        Strict Algebra Bits, reduce_before_broadcast, |b| {
+        let x = input(b, &[5, 2]);
+        let y = b.op(Op::Broadcast { dims: known(&[5, 7, 2]), axes: vec![0, 2] }, &[x])?;
+        Ok(vec![b.reduce(y, vec![2], ReduceKind::Sum, false)?])
     }),
 ];
 
 /// Axes and kind of a reduce, and what it reduces.
-fn reduce_of<'a>(s: &Scope<'a>, id: NodeId) -> Option<(&'a [usize], ReduceKind, Value)> {
+pub(super) fn reduce_of<'a>(s: &Scope<'a>, id: NodeId) -> Option<(&'a [usize], ReduceKind, Value)> {
     match (&s.f.node(id).op, s.operand(id, 0)) {
         (Op::Reduce { axes, kind }, Some(x)) => Some((axes, *kind, x)),
         _ => None,
@@ -128,13 +128,20 @@ fn reduce_all_of_reshape(s: &Scope<'_>, id: NodeId) -> Outcome {
     found([view], move |b| b.reduce(x, (0..rank).collect(), kind, false))
 }
 
-fn reduce_of_unit_reshape(s: &Scope<'_>, id: NodeId) -> Outcome {
+fn reduce_of_reshape(s: &Scope<'_>, id: NodeId) -> Outcome {
     let (Some((axes, kind, view)), Some(ty)) = (reduce_of(s, id), s.result(id)) else { return Outcome::No };
     let (Op::Reshape { .. }, Some(x)) = (&s.node(view).op, s.operand(view.node, 0)) else { return Outcome::No };
-    let Some(map) = unit_map(s.dims(view), s.dims(x)) else { return Outcome::No };
+    let map = kept_axes(s.dims(view), s.dims(x));
     // Reduced extents of 1 that x lacks may go while another stays: a sum of them starts from 0 all the same.
-    let own: Vec<usize> = axes.iter().filter_map(|&a| map.get(a).copied().flatten()).collect();
-    if own.is_empty() {
+    let mut own = Vec::with_capacity(axes.len());
+    for &axis in axes {
+        match map.get(axis) {
+            Some(Kept::At(a)) => own.push(*a),
+            Some(Kept::Unit) => {}
+            Some(Kept::No) | None => return Outcome::Near("the reshape cuts or joins a reduced axis"),
+        }
+    }
+    if own.is_empty() || (is_index(kind) && own.len() != axes.len()) {
         return Outcome::No;
     }
     let dims = ty.dims.clone();
@@ -211,39 +218,22 @@ fn reduce_of_broadcast(s: &Scope<'_>, id: NodeId, exact: bool) -> Outcome {
     })
 }
 
-fn sum_of_scaled(s: &Scope<'_>, id: NodeId) -> Outcome {
-    let (Some((axes, ReduceKind::Sum, product)), Some(ty)) = (reduce_of(s, id), s.result(id)) else {
+fn reduce_before_broadcast(s: &Scope<'_>, id: NodeId) -> Outcome {
+    let (Some((axes, kind, view)), Some(ty)) = (reduce_of(s, id), s.result(id)) else { return Outcome::No };
+    let (Op::Broadcast { dims, axes: places }, Some(x)) = (&s.node(view).op, s.operand(view.node, 0)) else {
         return Outcome::No;
     };
-    let candidates = match (s.binary(product.node, BinaryOp::Mul), s.binary(product.node, BinaryOp::Div)) {
-        (Some((a, b)), _) if ty.dtype.is_float() => vec![(BinaryOp::Mul, a, b), (BinaryOp::Mul, b, a)],
-        (None, Some((a, b))) if ty.dtype.is_float() => vec![(BinaryOp::Div, a, b)],
-        _ => return Outcome::No,
-    };
-    for (op, x, view) in candidates {
-        let (Op::Broadcast { axes: places, .. }, Some(y)) = (&s.node(view).op, s.operand(view.node, 0)) else {
-            continue;
-        };
-        let from = s.dims(y);
-        // Along a summed axis y is missing, or an extent of 1.
-        let summed = |i: &usize| places.get(*i).is_some_and(|p| axes.contains(p));
-        if axes.is_empty() || (0..from.len()).any(|i| summed(&i) && from.get(i) != Some(&Dim::ONE)) {
-            continue;
-        }
-        if !s.single_use(product) {
-            return Outcome::Near("the product is used elsewhere too");
-        }
-        let kept: Vec<usize> = (0..from.len()).filter(|i| !summed(i)).collect();
-        let small: Vec<Dim> = kept.iter().filter_map(|&i| from.get(i).cloned()).collect();
-        let shifted = |axis: usize| axis - axes.iter().filter(|&&a| a < axis).count();
-        let places: Vec<usize> = kept.iter().filter_map(|&i| places.get(i)).map(|&p| shifted(p)).collect();
-        let (axes, dims) = (axes.to_vec(), ty.dims.clone());
-        return found([product, view], move |b| {
-            let sum = b.reduce(x, axes, ReduceKind::Sum, false)?;
-            let y = b.reshape(y, small)?;
-            let y = b.op(Op::Broadcast { dims, axes: places }, &[y])?;
-            b.op(Op::Binary(op), &[sum, y])
-        });
+    // Where the operand's own extent is 1 it repeats there.
+    let own = |axis: &usize| places.iter().position(|p| p == axis).filter(|&i| s.dims(x).get(i) == dims.get(*axis));
+    let Some(inner) = axes.iter().map(own).collect::<Option<Vec<usize>>>() else { return Outcome::No };
+    if axes.is_empty() || s.dims(x).len() == axes.len() && ty.dims.is_empty() {
+        return Outcome::No;
     }
-    Outcome::No
+    let shifted = |axis: usize| axis - axes.iter().filter(|&&a| a < axis).count();
+    let kept = places.iter().enumerate().filter(|(i, _)| !inner.contains(i));
+    let op = Op::Broadcast { dims: ty.dims.clone(), axes: kept.map(|(_, &p)| shifted(p)).collect() };
+    found([view], move |b| {
+        let reduced = b.reduce(x, inner, kind, false)?;
+        b.op(op, &[reduced])
+    })
 }

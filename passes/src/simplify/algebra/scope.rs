@@ -125,6 +125,42 @@ pub(super) fn unit_map(from: &[Dim], to: &[Dim]) -> Option<Vec<Option<usize>>> {
     Some(map)
 }
 
+/// What a reshape makes of an axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// It is this axis of the other shape.
+    At(usize),
+    /// It is 1 and may not be there.
+    Unit,
+    /// It is cut or joined with others.
+    No,
+}
+
+/// For each axis of `from`, what it is in `to`, which has as many elements in the same order.
+pub(super) fn kept_axes(from: &[Dim], to: &[Dim]) -> Vec<Kept> {
+    let mut kept: Vec<Kept> = from.iter().map(|d| if *d == Dim::ONE { Kept::Unit } else { Kept::No }).collect();
+    let real = |dims: &[Dim]| -> Vec<usize> { (0..dims.len()).filter(|&i| dims[i] != Dim::ONE).collect() };
+    let (left, right) = (real(from), real(to));
+    // Groups of equal products, from the front.
+    let (mut i, mut j) = (0, 0);
+    while i < left.len() && j < right.len() {
+        if from[left[i]] == to[right[j]] {
+            kept[left[i]] = Kept::At(right[j]);
+            (i, j) = (i + 1, j + 1);
+            continue;
+        }
+        // The shortest runs from here with one product.
+        let runs = (1..=left.len() - i).flat_map(|m| (1..=right.len() - j).map(move |n| (m, n)));
+        let mut runs: Vec<(usize, usize)> = runs.collect();
+        runs.sort_by_key(|(m, n)| m + n);
+        let product = |dims: &[Dim], axes: &[usize]| Dim::product(axes.iter().map(|&a| &dims[a]));
+        let equal = |m: usize, n: usize| product(from, &left[i..i + m]) == product(to, &right[j..j + n]);
+        let Some((m, n)) = runs.into_iter().find(|&(m, n)| equal(m, n)) else { return kept };
+        (i, j) = (i + m, j + n);
+    }
+    kept
+}
+
 /// Whether extents are all known.
 pub(super) fn known_product<'d>(dims: impl IntoIterator<Item = &'d Dim>) -> Option<i64> {
     Dim::product(dims).known()

@@ -152,7 +152,7 @@ pub(super) struct Select<'a> {
     last: Vec<usize>,
     /// Of each stream: the value that this element was last given.
     written: Vec<Option<Val>>,
-    /// Comparisons that a `select` absorbs: `a < b ? a : b` is x86's own minimum.
+    /// Comparisons that their only user absorbs: see [`absorbed`].
     absorbed: Vec<bool>,
     /// The op, group and vector being written.
     at: usize,
@@ -180,6 +180,38 @@ fn operands(op: &Op) -> impl Iterator<Item = Val> + use<> {
     all.into_iter().flatten()
 }
 
+/// Comparisons that become part of the instruction of their only user: `a < b ? a : b` is x86's own minimum, and
+/// `a == a and b == b` is one comparison for NaN.
+fn absorbed(strip: &Strip, uses: &[u32]) -> Vec<bool> {
+    let op = |v: Val| strip.ops.get(v as usize).map(|o| o.op);
+    let is_f32 = |v: Val| strip.ops.get(v as usize).is_some_and(|o| o.dtype == DType::F32);
+    let once = |v: Val| uses.get(v as usize) == Some(&1);
+    let mut absorbed = vec![false; strip.ops.len()];
+    for typed in &strip.ops {
+        let parts = match typed.op {
+            Op::Select(c, a, b) if is_f32(a) && once(c) => match op(c) {
+                Some(Op::Binary(BinaryOp::Lt, p, q)) if (a, b) == (p, q) || (a, b) == (q, p) => [Some(c), None],
+                _ => continue,
+            },
+            Op::Binary(BinaryOp::And, c, d) if c != d && once(c) && once(d) => match (op(c), op(d)) {
+                (Some(Op::Binary(BinaryOp::Eq, a, p)), Some(Op::Binary(BinaryOp::Eq, b, q)))
+                    if a == p && b == q && is_f32(a) && is_f32(b) =>
+                {
+                    [Some(c), Some(d)]
+                }
+                _ => continue,
+            },
+            _ => continue,
+        };
+        for c in parts.into_iter().flatten() {
+            if let Some(absorbed) = absorbed.get_mut(c as usize) {
+                *absorbed = true;
+            }
+        }
+    }
+    absorbed
+}
+
 impl<'a> Select<'a> {
     /// Selects one body. `banks` are those of the fixed registers.
     pub(super) fn run(
@@ -202,18 +234,7 @@ impl<'a> Select<'a> {
         }
         strip.accs.iter().for_each(|acc| read(acc.value, usize::MAX, &mut uses, &mut last));
         let out = Selected { code: Vec::with_capacity(4 * count), banks, scores: vec![0; count] };
-        let mut absorbed = vec![false; count];
-        for typed in &strip.ops {
-            if let Op::Select(c, a, b) = typed.op
-                && typed.dtype == DType::F32
-                && let Some(Op::Binary(BinaryOp::Lt, p, q)) = strip.ops.get(c as usize).map(|o| o.op)
-                && ((a, b) == (p, q) || (a, b) == (q, p))
-                && uses.get(c as usize) == Some(&1)
-                && let Some(absorbed) = absorbed.get_mut(c as usize)
-            {
-                *absorbed = true;
-            }
-        }
+        let absorbed = absorbed(strip, &uses);
         let (places, written) = (vec![None; count], vec![None; strip.streams.len()]);
         let (at, group, copy) = (0, 0, 0);
         let mut this =
@@ -660,6 +681,17 @@ impl<'a> Select<'a> {
                     self.compare(&t::CMPPS, a, b, Some(predicate))
                 } else {
                     self.vector(&t::CMPPS, Some(a), b, Some(predicate))
+                })
+            }
+            (Class::Bool, And) if self.absorbed.get(a as usize) == Some(&true) => {
+                let operand = |v: Val| self.strip.ops.get(v as usize).and_then(|o| operands(&o.op).next());
+                let (Some(x), Some(y)) = (operand(a), operand(b)) else { return refuse("a comparison".to_owned()) };
+                let (x, y) = (self.reg(x)?, self.source(y)?);
+                const ORDERED: Option<u8> = Some(7);
+                Ok(if self.masks() {
+                    self.compare(&t::CMPPS, x, y, ORDERED)
+                } else {
+                    self.vector(&t::CMPPS, Some(x), y, ORDERED)
                 })
             }
             (Class::Bool, _) if self.masks() => {

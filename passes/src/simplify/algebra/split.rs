@@ -1,0 +1,91 @@
+//! Exponentials of sums over different axes: exp(x + y) = exp(x) exp(y), computed on the parts.
+//!
+//! For bases on a grid, e^(x_i - g_j) takes one exponential for each x instead of one for each pair. The product rounds
+//! once more, and is wrong where a part overflows or becomes subnormal though the sum is small. So the parts are used
+//! where |x| is at most [`SAFE`] only, and the grid is known to be small; elsewhere the sum's own exponential is taken,
+//! as a `select` whose condition is likely.
+
+use frit_ir::op::BinaryOp;
+use frit_ir::types::Dim;
+use frit_ir::{DType, NodeId, Op, UnaryOp, Value};
+
+use super::movement::{input, known};
+use super::{Outcome, Rule, Scope, found};
+
+/// Magnitude up to which a part is split off; with [`GRID`] more, e^ of it is a normal f32 (up to 87.3).
+const SAFE: f64 = 64.0;
+/// Largest magnitude of the other part.
+const GRID: f64 = 16.0;
+
+pub(super) static RULES: &[Rule] = &[rule!("split-exp", "exp(x + y) = exp(x) exp(y), exp(x - y) = exp(x) exp(-y)",
+    "x and y are smaller than the sum and repeat along different axes; y is known to be small", Approximate Algebra Rounding,
+    split_exp, |b| {
+    let (x, y) = (input(b, &[5, 1]), input(b, &[1, 4]));
+    let y = b.unary(UnaryOp::Tanh, y)?;
+    let (x, y) = (b.broadcast_to(x, known(&[5, 4]))?, b.broadcast_to(y, known(&[5, 4]))?);
+    let z = b.binary(BinaryOp::Sub, y, x)?;
+    Ok(vec![b.unary(UnaryOp::Exp, z)?])
+})];
+
+/// A term of a sum: what it repeats, and where.
+struct Part {
+    value: Value,
+    op: Op,
+    negative: bool,
+}
+
+fn split_exp(s: &Scope<'_>, id: NodeId) -> Outcome {
+    let root = Value { node: id, result: 0 };
+    let (Some(sum), Some(ty)) = (s.unary(root, UnaryOp::Exp), s.result(id)) else { return Outcome::No };
+    let (x, y, minus) = match (s.binary(sum.node, BinaryOp::Add), s.binary(sum.node, BinaryOp::Sub)) {
+        (Some((x, y)), _) => (x, y, false),
+        (_, Some((x, y))) => (x, y, true),
+        (None, None) => return Outcome::No,
+    };
+    // What the guard falls back to stays.
+    let rare = |(user, i): &(NodeId, usize)| *i == 2 && matches!(s.f.node(*user).op, Op::Select { likely } if likely.0);
+    let uses = s.f.uses(root);
+    if !uses.is_empty() && uses.iter().all(rare) {
+        return Outcome::No;
+    }
+    let part = |v: Value, negative: bool| match (&s.node(v).op, s.operand(v.node, 0)) {
+        (op @ Op::Broadcast { .. }, Some(value)) => Some(Part { value, op: op.clone(), negative }),
+        _ => None,
+    };
+    let (Some(x), Some(y)) = (part(x, false), part(y, minus)) else { return Outcome::No };
+    if ty.dtype != DType::F32 {
+        return Outcome::Near("not f32");
+    }
+    let smaller = |p: &Part| match (Dim::product(s.dims(p.value)), Dim::product(&ty.dims)) {
+        (Dim::Known(part), Dim::Known(all)) => 2 * part <= all,
+        (part, all) => part != all,
+    };
+    if !smaller(&x) || !smaller(&y) {
+        return Outcome::Near("a part is as large as the sum");
+    }
+    // The part that is known to be small goes without a guard.
+    let small = |p: &Part| s.range(p.value).magnitude() <= GRID;
+    let (x, y) = match (small(&y), small(&x)) {
+        (true, _) => (x, y),
+        (false, true) => (y, x),
+        (false, false) => return Outcome::Near("no part is known to be small"),
+    };
+    let guarded = s.range(x.value).magnitude() > SAFE;
+    found([sum], move |b| {
+        let exp = |b: &mut frit_ir::builder::Builder<'_>, p: &Part| {
+            let v = if p.negative { b.unary(UnaryOp::Neg, p.value)? } else { p.value };
+            let e = b.unary(UnaryOp::Exp, v)?;
+            b.op(p.op.clone(), &[e])
+        };
+        let (p, q) = (exp(b, &x)?, exp(b, &y)?);
+        let product = b.binary(BinaryOp::Mul, p, q)?;
+        if !guarded {
+            return Ok(product);
+        }
+        let (size, safe) = (b.unary(UnaryOp::Abs, x.value)?, b.scalar(DType::F32, SAFE)?);
+        let ok = b.binary(BinaryOp::Le, size, safe)?;
+        let ok = b.op(x.op.clone(), &[ok])?;
+        let whole = b.unary(UnaryOp::Exp, sum)?;
+        b.select_likely(ok, product, whole)
+    })
+}

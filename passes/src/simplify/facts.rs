@@ -1,0 +1,248 @@
+//! Facts about values: the range that the elements of a float tensor lie in, NaN aside.
+//!
+//! Derived from what computes a value, never guessed: a constant's own elements, functions with a bounded range, and
+//! interval arithmetic rounded outwards to f32. What nothing is known of may be anything, infinities included. Rules ask
+//! here before they divide by a value or move one out of a minimum.
+
+use frit_ir::convert::to_f64s;
+use frit_ir::op::BinaryOp;
+use frit_ir::{DType, Op, ReduceKind, UnaryOp, Value};
+
+use super::algebra::Scope;
+
+/// Bounds of all elements that are not NaN.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Range {
+    /// No element is below.
+    pub low: f64,
+    /// No element is above.
+    pub high: f64,
+}
+
+/// Anything.
+const ALL: Range = Range { low: f64::NEG_INFINITY, high: f64::INFINITY };
+/// Ops that are looked at for one question: facts are cheap or not worth it.
+const BUDGET: usize = 64;
+/// Largest constant whose elements are looked at.
+const LARGEST: usize = 1 << 16;
+
+impl Range {
+    fn new(low: f64, high: f64) -> Range {
+        // A bound that is no number (inf - inf) says nothing.
+        Range {
+            low: if low.is_nan() { f64::NEG_INFINITY } else { low },
+            high: if high.is_nan() { f64::INFINITY } else { high },
+        }
+    }
+
+    /// The numbers between, as f32 may round them.
+    fn rounded(self) -> Range {
+        let (mut low, mut high) = (self.low as f32, self.high as f32);
+        if f64::from(low) > self.low {
+            low = low.next_down();
+        }
+        if f64::from(high) < self.high {
+            high = high.next_up();
+        }
+        Range { low: low.into(), high: high.into() }
+    }
+
+    /// With room for the error of an elementary function.
+    fn widened(self) -> Range {
+        const ULPS: f64 = 8.0 * f32::EPSILON as f64;
+        Range::new(self.low - self.low.abs() * ULPS, self.high + self.high.abs() * ULPS).rounded()
+    }
+
+    fn union(self, other: Range) -> Range {
+        Range { low: self.low.min(other.low), high: self.high.max(other.high) }
+    }
+
+    fn corners(self, other: Range, op: impl Fn(f64, f64) -> f64) -> Range {
+        let all =
+            [op(self.low, other.low), op(self.low, other.high), op(self.high, other.low), op(self.high, other.high)];
+        if all.iter().any(|v| v.is_nan()) {
+            return ALL;
+        }
+        Range {
+            low: all.iter().copied().fold(f64::INFINITY, f64::min),
+            high: all.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+        }
+    }
+
+    /// Whether every element is above 0.
+    pub fn is_positive(self) -> bool {
+        self.low > 0.0
+    }
+
+    /// Whether no element is below 0.
+    pub fn is_not_negative(self) -> bool {
+        self.low >= 0.0
+    }
+
+    /// Whether every element is below 0.
+    pub fn is_negative(self) -> bool {
+        self.high < 0.0
+    }
+
+    /// The largest magnitude.
+    pub fn magnitude(self) -> f64 {
+        self.low.abs().max(self.high.abs())
+    }
+}
+
+impl Scope<'_> {
+    /// The range of a value of f32 or f64; other types may be anything.
+    pub fn range(&self, value: Value) -> Range {
+        self.range_within(value, &mut BUDGET.clone())
+    }
+
+    /// Whether a reduce may have nothing to reduce.
+    fn is_empty(&self, reduce: Value) -> bool {
+        let operand = self.operand(reduce.node, 0);
+        !operand.is_some_and(|v| self.dims(v).iter().all(|d| d.known().is_some_and(|n| n > 0)))
+    }
+
+    fn range_within(&self, value: Value, budget: &mut usize) -> Range {
+        let float = self.ty(value).is_some_and(|t| matches!(t.dtype, DType::F32 | DType::F64));
+        if !float || *budget == 0 {
+            return ALL;
+        }
+        *budget -= 1;
+        if let Some(tensor) = self.constant(value) {
+            let elements = if tensor.numel() <= LARGEST { to_f64s(tensor) } else { None };
+            let numbers = elements.iter().flatten().copied().filter(|v| !v.is_nan());
+            return numbers.map(|v| Range { low: v, high: v }).reduce(Range::union).unwrap_or(ALL);
+        }
+        let node = self.node(value);
+        let mut of = |i: usize| node.operands().get(i).map_or(ALL, |v| self.range_within(*v, budget));
+        match &node.op {
+            Op::Reshape { .. } | Op::Broadcast { .. } | Op::Transpose { .. } | Op::Slice { .. } => of(0),
+            // An empty minimum is an infinity.
+            Op::Reduce { kind: ReduceKind::Min, .. } if self.is_empty(value) => Range { high: f64::INFINITY, ..of(0) },
+            Op::Reduce { kind: ReduceKind::Max, .. } if self.is_empty(value) => {
+                Range { low: f64::NEG_INFINITY, ..of(0) }
+            }
+            Op::Reduce { kind: ReduceKind::Min | ReduceKind::Max, .. } => of(0),
+            Op::Reduce { kind: ReduceKind::Sum, .. } => {
+                let x = of(0);
+                Range {
+                    low: if x.low >= 0.0 { 0.0 } else { f64::NEG_INFINITY },
+                    high: if x.high <= 0.0 { 0.0 } else { f64::INFINITY },
+                }
+            }
+            Op::Unary(op) => unary(*op, of(0)),
+            Op::Binary(op) => match node.operands() {
+                // A square.
+                [a, b] if a == b && *op == BinaryOp::Mul => {
+                    let x = of(0);
+                    let most = x.magnitude() * x.magnitude();
+                    Range::new(if x.low > 0.0 { x.low * x.low } else { 0.0 }, most).rounded()
+                }
+                _ => {
+                    let a = of(0);
+                    binary(*op, a, of(1))
+                }
+            },
+            Op::Select { .. } => {
+                let a = of(1);
+                a.union(of(2))
+            }
+            _ => ALL,
+        }
+    }
+}
+
+fn unary(op: UnaryOp, x: Range) -> Range {
+    match op {
+        UnaryOp::Neg => Range { low: -x.high, high: -x.low },
+        UnaryOp::Abs => Range {
+            low: if x.low >= 0.0 {
+                x.low
+            } else if x.high <= 0.0 {
+                -x.high
+            } else {
+                0.0
+            },
+            high: x.magnitude(),
+        },
+        UnaryOp::Sign | UnaryOp::Tanh | UnaryOp::Erf | UnaryOp::Sin | UnaryOp::Cos => Range { low: -1.0, high: 1.0 },
+        UnaryOp::Floor | UnaryOp::Ceil | UnaryOp::Trunc | UnaryOp::RoundEven => {
+            Range::new(x.low.floor(), x.high.ceil()).rounded()
+        }
+        UnaryOp::Sqrt => Range::new(x.low.max(0.0).sqrt(), x.high.max(0.0).sqrt()).rounded(),
+        UnaryOp::Exp => {
+            let widened = Range::new(x.low.exp(), x.high.exp()).widened();
+            Range { low: widened.low.max(0.0), ..widened }
+        }
+        UnaryOp::Expm1 => Range { low: -1.0, high: f64::INFINITY },
+        UnaryOp::Atan => Range { low: -1.571, high: 1.571 },
+        UnaryOp::Acos => Range { low: 0.0, high: 3.142 },
+        UnaryOp::Asin => Range { low: -1.571, high: 1.571 },
+        UnaryOp::Log | UnaryOp::Log1p | UnaryOp::Tan | UnaryOp::Not => ALL,
+    }
+}
+
+fn binary(op: BinaryOp, a: Range, b: Range) -> Range {
+    match op {
+        BinaryOp::Add => Range::new(a.low + b.low, a.high + b.high).rounded(),
+        BinaryOp::Sub => Range::new(a.low - b.high, a.high - b.low).rounded(),
+        BinaryOp::Mul => a.corners(b, |x, y| x * y).rounded(),
+        BinaryOp::Div if b.low > 0.0 || b.high < 0.0 => a.corners(b, |x, y| x / y).rounded(),
+        BinaryOp::Max => Range { low: a.low.max(b.low), high: a.high.max(b.high) },
+        BinaryOp::Min => Range { low: a.low.min(b.low), high: a.high.min(b.high) },
+        _ => ALL,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use frit_ir::builder::Builder;
+    use frit_ir::op::Numerics;
+    use frit_ir::types::Dim;
+    use frit_ir::{Function, Origin};
+    use indexmap::IndexMap;
+
+    use super::*;
+
+    /// The range of what `build` makes of an input of `[3]`.
+    fn range(build: impl Fn(&mut Builder<'_>, Value) -> Value) -> Range {
+        let mut f = Function::new("infer");
+        let x = f.add_input("x", frit_ir::TensorType { dtype: DType::F32, dims: vec![Dim::Known(3)] });
+        let mut b = Builder { function: &mut f, origin: Origin::named("test"), numerics: Numerics::STRICT };
+        let y = build(&mut b, x);
+        f.add_output("y", y);
+        Scope { f: &f, params: &IndexMap::new() }.range(y)
+    }
+
+    #[test]
+    fn signs_follow_from_what_computes_a_value() {
+        let square = range(|b, x| b.binary(BinaryOp::Mul, x, x).unwrap());
+        assert_eq!(square, Range { low: 0.0, high: f64::INFINITY });
+        let sigmoid = |b: &mut Builder<'_>, x: Value| {
+            let (one, e) = (b.scalar(DType::F32, 1.0).unwrap(), b.unary(UnaryOp::Exp, x).unwrap());
+            let d = b.binary(BinaryOp::Add, one, e).unwrap();
+            (one, d)
+        };
+        assert_eq!(range(|b, x| sigmoid(b, x).1).low, 1.0);
+        let s = range(|b, x| {
+            let (one, d) = sigmoid(b, x);
+            b.binary(BinaryOp::Div, one, d).unwrap()
+        });
+        assert_eq!(s, Range { low: 0.0, high: 1.0 });
+        let norm = range(|b, x| {
+            let y = b.binary(BinaryOp::Mul, x, x).unwrap();
+            let y = b.reduce(y, vec![0], ReduceKind::Sum, false).unwrap();
+            let (y, least) = (b.unary(UnaryOp::Sqrt, y).unwrap(), b.scalar(DType::F32, 1e-12).unwrap());
+            b.binary(BinaryOp::Max, y, least).unwrap()
+        });
+        assert!(norm.is_positive());
+    }
+
+    #[test]
+    fn what_may_underflow_is_not_positive() {
+        assert!(!range(|b, x| b.unary(UnaryOp::Exp, x).unwrap()).is_positive());
+        assert!(range(|b, x| b.unary(UnaryOp::Exp, x).unwrap()).is_not_negative());
+        // inf - inf, 0 inf: no bound.
+        assert_eq!(range(|b, x| b.binary(BinaryOp::Sub, x, x).unwrap()), ALL);
+    }
+}
