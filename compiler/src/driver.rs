@@ -38,8 +38,11 @@ pub struct Options {
     pub fixed: HashMap<String, Tensor>,
     /// How the innermost loops run as vectors.
     pub vectors: Vectors,
+    /// Threads that generate code; `None`: as many as the machine has. What they make does not depend on it.
+    pub threads: Option<usize>,
 }
 
+#[allow(clippy::derivable_impls, reason = "only in release builds: debug builds verify")]
 impl Default for Options {
     fn default() -> Self {
         Options {
@@ -52,6 +55,7 @@ impl Default for Options {
             dims: Vec::new(),
             fixed: HashMap::new(),
             vectors: Vectors::default(),
+            threads: None,
         }
     }
 }
@@ -137,7 +141,7 @@ pub fn compile(mut module: Module, options: &Options) -> Result<Compiled, Compil
     code_options.vectors = options.vectors;
     let mut compile_all = |kernels: &[KernelSource]| {
         let begin = Instant::now();
-        let generated = generate(kernels, &code_options);
+        let generated = generate(kernels, &code_options, options.threads);
         code_time = begin.elapsed();
         let mut keep = |generated: Generated| {
             loops.extend(generated.remarks);
