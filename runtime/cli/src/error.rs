@@ -11,7 +11,6 @@ use std::process::ExitCode;
 use frit_compiler::artifact::ArtifactError;
 use frit_compiler::cpu::CodeError;
 use frit_compiler::driver::CompileError;
-use frit_compiler::lower::LowerError;
 use frit_compiler::plan::build::BuildError;
 use frit_ir::onnx::OnnxError;
 use frit_ir::text::TextError;
@@ -57,9 +56,9 @@ impl CliError {
         CliError { message: message.to_string(), help: help.into(), status: Status::Failed }
     }
 
-    /// Failed, and all is said already.
-    pub(crate) fn told() -> Self {
-        CliError::failed("", "")
+    /// All is said already.
+    pub(crate) fn told(status: Status) -> Self {
+        CliError { message: String::new(), help: String::new(), status }
     }
 
     /// Wrong usage that the parser can't see.
@@ -206,11 +205,11 @@ fn legalize_help(error: &LegalizeError) -> &'static str {
 
 impl From<CompileError> for CliError {
     fn from(error: CompileError) -> Self {
+        if error.is_internal() {
+            return CliError::internal(error);
+        }
         match error {
             CompileError::Pass(e) => e.into(),
-            CompileError::Build(BuildError::Internal(m) | BuildError::Lower(LowerError::Internal(m))) => {
-                CliError::internal(m)
-            }
             CompileError::Build(e @ BuildError::Unbound { .. }) => CliError::failed(e, "give the extent with --dim"),
             CompileError::Build(e) => {
                 CliError::failed(e, "rewrite that part of the model; --dump-ir DIR shows what it became")

@@ -5,7 +5,7 @@ use frit_compiler::cpu::{CodeOptions, compile_text};
 use frit_compiler::cuda;
 use frit_compiler::kernel::expand::expand;
 use frit_compiler::plan::build::KernelSource;
-use frit_ir::text;
+use frit_ir::text::{self, ConstantPool, PrintOptions};
 use frit_runtime::compile::Compiled;
 use serde_json::json;
 
@@ -18,12 +18,12 @@ use crate::table::{Align, bytes, milliseconds, table, time};
 /// Runs the command.
 pub(crate) fn run(args: &CompileArgs) -> Done {
     let mut console = Console::new(&args.json)?;
+    engine::note_flags(&args.flags, &console)?;
     let loaded = engine::load(&args.model)?;
     let file = &loaded.source.file;
     let ports = engine::inputs_of(&loaded.module);
     let given = crate::inputs::given(&ports, &Default::default(), loaded.source.case.as_deref())?;
-    let compiled =
-        engine::compile(&loaded.module, &engine::options(&args.flags), &given).map_err(|e| e.in_file(file))?;
+    let compiled = engine::compile_loaded(&loaded, &args.flags, &given)?;
     if let Some(stage) = args.emit {
         return emit(&compiled, stage, args, &console).map_err(|e| e.in_file(file));
     }
@@ -99,11 +99,15 @@ pub(crate) fn passes(compiled: &Compiled) -> Vec<String> {
 }
 
 fn emit(compiled: &Compiled, stage: Emit, args: &CompileArgs, console: &Console) -> Done {
+    let options = PrintOptions { short_sources: true, used_params: true, ..PrintOptions::default() };
     if let (Emit::Frit, Some(path)) = (stage, &args.output) {
-        return Ok(text::write_file(&compiled.module, path)?);
+        return Ok(text::write_file_with(&compiled.module, path, &options)?);
     }
     let text = match stage {
-        Emit::Frit => text::to_inline_text(&compiled.module),
+        Emit::Frit => {
+            let inline = PrintOptions { short_sources: true, used_params: true, ..PrintOptions::inline() };
+            text::print(&compiled.module, &inline, &mut ConstantPool::default())
+        }
         Emit::Loops => loops(compiled),
         Emit::Clif | Emit::Asm => machine_text(compiled, stage, args)?,
         Emit::Cuda => cuda_text(compiled)?,
