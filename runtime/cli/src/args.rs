@@ -186,7 +186,7 @@ pub(crate) struct CompileArgs {
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) output: Option<PathBuf>,
     /// Show a stage of the compilation as text
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, conflicts_with = "json")]
     pub(crate) emit: Option<Emit>,
     #[command(flatten)]
     pub(crate) flags: CompileFlags,
@@ -272,8 +272,9 @@ where
     T::Err: std::fmt::Display,
 {
     let (name, value) = text.split_once('=').ok_or_else(|| format!("`{text}` is not NAME=VALUE"))?;
-    if name.is_empty() {
-        return Err(format!("`{text}` has no name before `=`"));
+    if name.is_empty() || value.is_empty() {
+        let (what, place) = if name.is_empty() { ("name", "before") } else { ("value", "after") };
+        return Err(format!("`{text}` has no {what} {place} `=`"));
     }
     Ok((name.to_owned(), value.parse().map_err(|e| format!("`{value}`: {e}"))?))
 }

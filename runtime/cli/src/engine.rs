@@ -294,11 +294,19 @@ fn vector_bits(flags: &CompileFlags) -> Done<u32> {
     Ok(vectors(flags).bits(&Target::host()?).bits())
 }
 
-/// What must be said about flags that can't be kept to the letter.
-pub(crate) fn note_flags(flags: &CompileFlags, console: &Console) -> Done {
-    let found = vector_bits(flags)?;
-    if let Some(bits) = asked_bits(flags).map(VectorBits::bits).filter(|bits| *bits > found) {
-        console.note(format!("--vector-bits {bits}: this machine has vectors of {found} bits, which are used instead"));
+/// Refuses an extent that is given twice, and says what of the flags can't be kept to the letter.
+pub(crate) fn check_flags(flags: &CompileFlags, console: &Console) -> Done {
+    let mut names = flags.dims.iter().map(|(name, _)| name).enumerate();
+    if let Some((_, name)) = names.find(|(i, name)| flags.dims.iter().take(*i).any(|(other, _)| other == *name)) {
+        return Err(CliError::usage(format!("--dim {name} is given twice"), "give each extent once"));
+    }
+    if let Some(bits) = asked_bits(flags).map(VectorBits::bits) {
+        let found = vector_bits(flags)?;
+        if bits > found {
+            let said =
+                format!("--vector-bits {bits}: this machine has vectors of {found} bits, which are used instead");
+            console.note(said);
+        }
     }
     Ok(())
 }

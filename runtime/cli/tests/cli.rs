@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests: a file that can't be made is a failed test")]
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use frit_ir::builder::Builder;
 use frit_ir::{DType, Dim, Function, HostValue, Module, Origin, Tensor, TensorType, UnaryOp, onnx, text};
@@ -357,4 +357,95 @@ fn dumps_hold_only_parameters_that_are_read_and_no_folders_of_the_exporter() {
     let table = stdout(&frit(["inspect", path(&model), "--kernels"]));
     assert!(table.contains("node (net/mlp.py:12 in forward)"), "{table}");
     assert!(frit(["run", path(&dump.join("05-fuse.frit"))]).status.success());
+}
+
+#[test]
+fn readers_that_go_away_cause_no_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = exp_model(folder.path());
+    let gone = |arguments: &[&str], both: bool| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_frit"));
+        let (reader, writer) = std::io::pipe().unwrap();
+        let errors = if both { Stdio::from(writer.try_clone().unwrap()) } else { Stdio::piped() };
+        let child = command.args(arguments).stdout(writer).stderr(errors).spawn().unwrap();
+        drop((command, reader));
+        child.wait_with_output().unwrap()
+    };
+    let commands: [&[&str]; 7] = [
+        &["help", "ops"],
+        &["--help"],
+        &["completions", "bash"],
+        &["run", path(&model)],
+        &["inspect", path(&model), "--kernels"],
+        &["compile", path(&model), "--emit", "asm"],
+        &["bench", path(&model), "--runs", "1", "--json"],
+    ];
+    for arguments in commands {
+        let output = gone(arguments, false);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {said}");
+        assert!(!said.contains("error"), "{arguments:?}: {said}");
+        assert_eq!(gone(arguments, true).status.code(), Some(0), "{arguments:?}");
+    }
+    assert_eq!(gone(&["run", "absent.onnx"], true).status.code(), Some(1));
+    assert_eq!(gone(&["fly"], true).status.code(), Some(2));
+}
+
+#[test]
+fn what_cannot_be_written_is_refused_before_the_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = exp_model(folder.path());
+    let inside = |name: &str| folder.path().join(name);
+    let absent = inside("absent/x.npz");
+    for flag in ["--output", "--profile"] {
+        assert!(fails(&["run", path(&model), flag, path(&absent)], 1).contains("its folder does not exist"));
+    }
+    std::fs::create_dir(inside("folder.npz")).unwrap();
+    assert!(fails(&["run", path(&model), "--output", path(&inside("folder.npz"))], 1).contains("is a folder"));
+    assert!(fails(&["run", path(&model), "--output", path(&inside("x.txt"))], 2).contains(".npz"));
+    assert!(fails(&["compile", path(&model), "-o", path(&inside("absent/x.fritc"))], 1).contains("folder"));
+    assert!(fails(&["compile", path(&model), "-o", path(&inside("x.onnx"))], 2).contains(".fritc"));
+    assert!(
+        fails(&["compile", path(&model), "--emit", "loops", "-o", path(&inside("absent/x"))], 1).contains("folder")
+    );
+    assert!(fails(&["run", path(&model), &format!("--json={}", path(&absent))], 1).contains("absent"));
+    assert!(fails(&["run", path(&model), "--dump-ir", path(&model)], 1).contains("can't write"));
+    // Text and JSON on one stream are neither.
+    fails(&["compile", path(&model), "--emit", "loops", "--json"], 2);
+}
+
+#[test]
+fn odd_inputs_are_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = exp_model(folder.path());
+    let array = |name: &str, tensor: Tensor| {
+        let file = folder.path().join(name);
+        frit_runtime::data::npy::write_file(&frit_runtime::data::Array::try_from(&tensor).unwrap(), &file).unwrap();
+        format!("x={}", path(&file))
+    };
+    let run = |given: &str, status| fails(&["run", path(&model), "--input", given], status);
+    let said = run(&array("dtype.npy", Tensor::i64(&[1, 3], &[1, 2, 3]).unwrap()), 1);
+    assert!(said.contains("`x`") && said.contains("i64") && said.contains("expected f32"), "{said}");
+    let said = run(&array("rank.npy", Tensor::f32(&[3], &[0.0; 3]).unwrap()), 1);
+    assert!(said.contains("`x`") && said.contains("expected f32[n, 3]"), "{said}");
+    let four = array("extent.npy", Tensor::f32(&[1, 4], &[0.0; 4]).unwrap());
+    assert!(run(&four, 1).contains("axis 1: extent 4, expected 3"));
+    assert!(run("x=absent.npy", 1).contains("absent.npy"));
+    assert!(run(&format!("x={}", path(folder.path())), 1).contains("is a folder"));
+    assert!(run("x=", 2).contains("no value after"));
+    assert!(run("=x.npy", 2).contains("no name before"));
+    assert!(fails(&["run", path(&model), "--input", &four, "--input", &four], 2).contains("given twice"));
+    assert!(fails(&["run", path(&model), "--dim", "n=1", "--dim", "n=2"], 2).contains("--dim n is given twice"));
+    assert!(fails(&["run", path(&model), "--dim", "n=x"], 2).contains("n=x"));
+    assert!(fails(&["run", path(&model), "--dim", "n=9999999999999"], 1).contains("too large"));
+    let unknown = folder.path().join("unknown.frit");
+    let op = "{domain = \"\", op_type = \"NoSuchOp\", since_version = 1, attributes = {}}";
+    let text = format!(
+        "frit 1\nfunc @infer(%x \"x\": f32[4]) {{\n  %y = onnx(%x) {op} : f32[4] at \"first\"\n  return \"y\" = %y\n}}\n"
+    );
+    std::fs::write(&unknown, text).unwrap();
+    for command in ["run", "compile", "inspect", "bench"] {
+        let said = fails(&[command, path(&unknown)], 1);
+        assert!(said.contains("not supported yet: ai.onnx NoSuchOp") && said.contains("node `first`"), "{said}");
+    }
 }

@@ -51,7 +51,7 @@ pub(crate) fn run(args: &BenchArgs) -> Done {
     let mut console = Console::new(&args.json)?;
     engine::set_threads(args.flags.threads);
     inputs::check_files(&args.inputs)?;
-    engine::note_flags(&args.flags, &console)?;
+    engine::check_flags(&args.flags, &console)?;
     let ready = engine::ready(&args.model, args.trust, &args.flags, &args.inputs)?;
     let (file, model) = (&ready.source.file, ready.model());
     if let Some(line) = ready.code_line() {

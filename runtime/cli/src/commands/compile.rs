@@ -18,20 +18,23 @@ use crate::table::{Align, bytes, milliseconds, table, time};
 /// Runs the command.
 pub(crate) fn run(args: &CompileArgs) -> Done {
     let mut console = Console::new(&args.json)?;
-    engine::note_flags(&args.flags, &console)?;
+    engine::check_flags(&args.flags, &console)?;
+    if let Some(path) = args.output.as_ref().filter(|path| path.extension().is_none_or(|e| e != "fritc"))
+        && args.emit.is_none()
+    {
+        let message = format!("{}: a compiled model's name ends in .fritc", path.display());
+        return Err(CliError::usage(message, "rename it, or say with --emit which stage to write"));
+    }
+    args.output.iter().try_for_each(|path| CliError::check_output(path))?;
     let loaded = engine::load(&args.model)?;
     let file = &loaded.source.file;
     let ports = engine::inputs_of(&loaded.module);
     let given = crate::inputs::given(&ports, &Default::default(), loaded.source.case.as_deref())?;
     let compiled = engine::compile_loaded(&loaded, &args.flags, &given)?;
     if let Some(stage) = args.emit {
-        return emit(&compiled, stage, args, &console).map_err(|e| e.in_file(file));
+        return emit(&compiled, stage, args, &console);
     }
     if let Some(path) = &args.output {
-        if path.extension().is_none_or(|e| e != "fritc") {
-            let message = format!("{}: a compiled model's name ends in .fritc", path.display());
-            return Err(CliError::usage(message, "rename it, or say with --emit which stage to write"));
-        }
         artifact::write_file(compiled.model.plan(), &compiled.module, path)?;
     }
     for line in passes(&compiled) {
@@ -109,8 +112,8 @@ fn emit(compiled: &Compiled, stage: Emit, args: &CompileArgs, console: &Console)
             text::print(&compiled.module, &inline, &mut ConstantPool::default())
         }
         Emit::Loops => loops(compiled),
-        Emit::Clif | Emit::Asm => machine_text(compiled, stage, args)?,
-        Emit::Cuda => cuda_text(compiled)?,
+        Emit::Clif | Emit::Asm => machine_text(compiled, stage, args).map_err(|e| e.in_file(&args.model))?,
+        Emit::Cuda => cuda_text(compiled).map_err(|e| e.in_file(&args.model))?,
     };
     match &args.output {
         Some(path) => std::fs::write(path, text).map_err(|e| CliError::file(path, &e)),

@@ -26,7 +26,7 @@ const ORIGIN: usize = 60;
 /// Runs the command.
 pub(crate) fn run(args: &InspectArgs) -> Done {
     let mut console = Console::new(&args.json)?;
-    engine::note_flags(&args.flags, &console)?;
+    engine::check_flags(&args.flags, &console)?;
     let ready = engine::ready(&args.model, args.trust, &args.flags, &InputFlags::default())?;
     let file = &ready.source.file;
     let stored;

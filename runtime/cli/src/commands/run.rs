@@ -24,7 +24,12 @@ pub(crate) fn run(args: &RunArgs) -> Done {
     let mut console = Console::new(&args.json)?;
     engine::set_threads(args.flags.threads);
     inputs::check_files(&args.inputs)?;
-    engine::note_flags(&args.flags, &console)?;
+    if let Some(path) = args.output.as_ref().filter(|path| path.extension().is_none_or(|e| e != "npz")) {
+        let message = format!("--output {}: outputs are written as .npz", path.display());
+        return Err(CliError::usage(message, "choose a name that ends in .npz"));
+    }
+    args.output.iter().chain(&args.profile).try_for_each(|path| CliError::check_output(path))?;
+    engine::check_flags(&args.flags, &console)?;
     let ready = engine::ready(&args.model, args.trust, &args.flags, &args.inputs)?;
     let (file, model) = (ready.source.file.clone(), ready.model());
     if let Some(line) = ready.code_line() {

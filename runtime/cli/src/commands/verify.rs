@@ -22,7 +22,7 @@ pub(crate) fn run(args: &VerifyArgs) -> Done {
     }
     let mut console = Console::new(&args.json)?;
     engine::set_threads(args.flags.threads);
-    engine::note_flags(&args.flags, &console)?;
+    engine::check_flags(&args.flags, &console)?;
     let options = engine::options(&args.flags);
     let progress = Progress::new(args.cases.len());
     let (mut passed, mut failed, mut skipped, mut internal) = (0, 0_usize, 0, false);
@@ -57,7 +57,11 @@ pub(crate) fn run(args: &VerifyArgs) -> Done {
     drop(progress);
     console.json(&json!({ "passed": passed, "failed": failed, "skipped": skipped }))?;
     console.line(format!("{passed} passed, {failed} failed, {skipped} skipped"))?;
-    // The last line is the count; what failed is told above. A bug that was caught is still a bug.
+    end(failed, internal)
+}
+
+/// The last line is the count, and what failed is told above it. A bug that was caught is still a bug.
+fn end(failed: usize, internal: bool) -> Done {
     match (internal, failed) {
         (true, _) => Err(CliError::told(Status::Internal)),
         (false, 1..) => Err(CliError::told(Status::Failed)),
@@ -98,4 +102,17 @@ fn as_json(case: &Path, record: &Record) -> serde_json::Value {
         "view": view,
         "milliseconds": record.milliseconds,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bug_ends_with_its_own_status() {
+        let status = |failed, internal| end(failed, internal).err().map(|e| e.status);
+        assert_eq!(status(0, false), None);
+        assert_eq!(status(2, false), Some(Status::Failed));
+        assert_eq!(status(1, true), Some(Status::Internal));
+    }
 }
