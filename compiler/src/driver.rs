@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use frit_ir::substitute::substitute;
-use frit_ir::{Dim, Module, Numerics, Tensor};
+use frit_ir::{Dim, Function, Module, Numerics, Tensor};
 use frit_passes::manager::{self, Level, Math, PassError, Pipeline, Report};
 
 use crate::cpu::{CodeError, CodeOptions, Vectors};
@@ -38,8 +38,11 @@ pub struct Options {
     pub fixed: HashMap<String, Tensor>,
     /// How the innermost loops run as vectors.
     pub vectors: Vectors,
+    /// Threads that generate code; `None`: as many as the machine has. What they make does not depend on it.
+    pub threads: Option<usize>,
 }
 
+#[allow(clippy::derivable_impls, reason = "only in release builds: debug builds verify")]
 impl Default for Options {
     fn default() -> Self {
         Options {
@@ -52,6 +55,7 @@ impl Default for Options {
             dims: Vec::new(),
             fixed: HashMap::new(),
             vectors: Vectors::default(),
+            threads: None,
         }
     }
 }
@@ -113,6 +117,18 @@ pub enum CompileError {
     },
 }
 
+impl CompileError {
+    /// Whether it is a bug of frit, not of the model or the caller.
+    pub fn is_internal(&self) -> bool {
+        match self {
+            CompileError::Pass(e) => e.is_internal(),
+            CompileError::Build(e) => e.is_internal(),
+            CompileError::Code(CodeError::Internal { .. } | CodeError::Invalid { .. }) => true,
+            CompileError::Code(_) | CompileError::UnknownDim { .. } => false,
+        }
+    }
+}
+
 /// Compiles a module.
 pub fn compile(mut module: Module, options: &Options) -> Result<Compiled, CompileError> {
     let start = Instant::now();
@@ -137,7 +153,7 @@ pub fn compile(mut module: Module, options: &Options) -> Result<Compiled, Compil
     code_options.vectors = options.vectors;
     let mut compile_all = |kernels: &[KernelSource]| {
         let begin = Instant::now();
-        let generated = generate(kernels, &code_options);
+        let generated = generate(kernels, &code_options, options.threads);
         code_time = begin.elapsed();
         let mut keep = |generated: Generated| {
             loops.extend(generated.remarks);
@@ -147,7 +163,7 @@ pub fn compile(mut module: Module, options: &Options) -> Result<Compiled, Compil
         generated.into_iter().map(|g| g.map(&mut keep)).collect()
     };
     let fixed: Vec<(String, Tensor)> = options.fixed.iter().map(|(n, t)| (n.clone(), t.clone())).collect();
-    let numerics = options.math.numerics().unwrap_or(Numerics::STRICT);
+    let numerics = options.math.numerics().unwrap_or_else(|| written(&module));
     let mut built = build_all(&module, numerics, &fixed, &mut compile_all)?;
     // Every kernel has code by now: its source shows the schedule that the code follows.
     for (kernel, schedule) in built.kernels.iter_mut().zip(schedules) {
@@ -157,6 +173,27 @@ pub fn compile(mut module: Module, options: &Options) -> Result<Compiled, Compil
     let remarks = built.remarks.into_iter().chain(loops).collect();
     let times = Times { passes, plan: plan_time, code: code_time };
     Ok(Compiled { plan: built.plan, module, kernels: built.kernels, report, remarks, times })
+}
+
+/// What every op of the module allows.
+fn written(module: &Module) -> Numerics {
+    fn all(f: &Function, seen: &mut Option<Numerics>) {
+        for id in f.nodes() {
+            let node = f.node(id);
+            node.regions().iter().for_each(|region| all(region, seen));
+            if node.op.takes_numerics() {
+                let (a, b) = (seen.unwrap_or(node.numerics), node.numerics);
+                *seen = Some(Numerics {
+                    contract: a.contract && b.contract,
+                    reassociate: a.reassociate && b.reassociate,
+                    approximate: a.approximate && b.approximate,
+                });
+            }
+        }
+    }
+    let mut seen = None;
+    module.functions.values().for_each(|f| all(f, &mut seen));
+    seen.unwrap_or(Numerics::STRICT)
 }
 
 /// Gives symbols their extents, everywhere a type names them.
@@ -192,6 +229,21 @@ mod tests {
 
     use super::*;
     use crate::schedule::Directive;
+
+    #[test]
+    fn kernels_of_a_module_as_written_are_fast_only_when_all_ops_may_be() {
+        let text = |first: &str| {
+            format!(
+                "frit 1\nfunc @infer(%x \"x\": f32[64]) {{\n  %y = exp(%x){first}\n  \
+                 %z = tanh(%y) math(contract, reassociate, approximate)\n  return \"z\" = %z\n}}\n"
+            )
+        };
+        for (first, fast) in [(" math(approximate)", true), ("", false)] {
+            let options = Options { math: Math::AsWritten, ..Options::default() };
+            let compiled = compile(from_text(&text(first), &NoConstants).unwrap(), &options).unwrap();
+            assert!(compiled.kernels.iter().all(|k| k.kernel.fast == fast), "{first}");
+        }
+    }
 
     #[test]
     fn a_kernels_source_shows_the_schedule_that_its_code_follows() {

@@ -1,7 +1,7 @@
 //! All kernels of a plan to machine code.
 //!
-//! Kernels do not depend on each other, so they are compiled on as many threads as the machine has; results keep their
-//! order, and the bytes of each do not depend on the thread. Before, every vector loop gets the number of lanes that its
+//! Kernels do not depend on each other, so they are compiled on several threads; results keep their order, and
+//! the bytes of each do not depend on the thread. Before, every vector loop gets the number of lanes that its
 //! body is worth: a large body at 16 lanes is four times the code for nothing, a small one needs them to fill the machine.
 
 use std::collections::HashMap;
@@ -30,13 +30,18 @@ pub(crate) struct Generated {
     pub(crate) remarks: Vec<String>,
 }
 
-/// Compiles kernels; results are in their order.
-pub(crate) fn generate(kernels: &[KernelSource], options: &CodeOptions) -> Vec<Result<Generated, String>> {
+/// Compiles kernels; results are in their order. `threads`: how many work.
+pub(crate) fn generate(
+    kernels: &[KernelSource],
+    options: &CodeOptions,
+    threads: Option<usize>,
+) -> Vec<Result<Generated, String>> {
     let lanes = match options.vectors {
         Vectors::Groups(lanes) => Some(lanes),
         Vectors::Widest | Vectors::AtMost(_) => None,
     };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(kernels.len());
+    let machine = || std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = threads.unwrap_or_else(machine).min(kernels.len());
     let next = AtomicUsize::new(0);
     let work = || {
         let mut generator = CodeGenerator::new(options);

@@ -26,6 +26,16 @@ impl Origin {
         self.name.is_none() && self.source.is_none()
     }
 
+    /// Its place in a source file with the last two components of the path: enough to find it, and no machine's folders.
+    pub fn short_source(&self) -> Option<String> {
+        let source = self.source.as_deref()?;
+        // What follows the last colon is the line.
+        let end = source.rfind(':').unwrap_or(source.len());
+        let (path, rest) = source.split_at_checked(end)?;
+        let start = path.rmatch_indices(['/', '\\']).nth(1).map_or(0, |(at, separator)| at + separator.len());
+        Some(format!("{}{rest}", path.get(start..)?))
+    }
+
     /// One origin for what several ops became: the names joined by `+`, at most four of them.
     pub fn merge<'a>(origins: impl IntoIterator<Item = &'a Origin>) -> Origin {
         const SHOWN: usize = 4;
@@ -52,10 +62,27 @@ impl Origin {
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.name, &self.source) {
+        match (&self.name, self.short_source()) {
             (Some(name), Some(source)) => write!(f, "{name} ({source})"),
-            (Some(text), None) | (None, Some(text)) => f.write_str(text),
+            (Some(name), None) => f.write_str(name),
+            (None, Some(source)) => f.write_str(&source),
             (None, None) => f.write_str("?"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_shown_without_the_folders_of_a_machine() {
+        let short = |source: &str| Origin { name: Some("n".into()), source: Some(source.into()) }.to_string();
+        assert_eq!(short("/home/a/models/net/mlp.py:12 in forward"), "n (net/mlp.py:12 in forward)");
+        assert_eq!(short("C:\\models\\net\\mlp.py:12 in f"), "n (net\\mlp.py:12 in f)");
+        assert_eq!(short("/mlp.py:12 in f"), "n (/mlp.py:12 in f)");
+        assert_eq!(short("mlp.py:12"), "n (mlp.py:12)");
+        assert_eq!(short("a/b/c"), "n (b/c)");
+        assert_eq!(short(""), "n ()");
     }
 }

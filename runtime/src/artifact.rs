@@ -3,53 +3,69 @@
 //! Code of a `.fritc` runs only when the caller trusts the file and machine and calling convention fit; otherwise the
 //! module that the file holds is compiled again, where the build has a code generator.
 
+use std::collections::HashMap;
 use std::path::Path;
 
-use frit_compiler::artifact::{self, Artifact};
+use frit_compiler::artifact;
+use frit_ir::{Module, Tensor};
 
 use crate::load::LoadError;
 use crate::session::Model;
 
+/// What a compiled file gives.
+#[derive(Debug)]
+pub enum Opened {
+    /// Its code: trusted, and made for this machine.
+    Code {
+        /// Ready to run.
+        model: Model,
+        /// Inputs that it was compiled for, with the values that they must have.
+        fixed: HashMap<String, Tensor>,
+    },
+    /// Its module: to be compiled again.
+    Module {
+        /// The module.
+        module: Module,
+        /// Inputs that it was compiled for: to be fixed again.
+        fixed: HashMap<String, Tensor>,
+        /// Why its code is not used.
+        reason: String,
+    },
+}
+
+/// Opens a compiled file. `trust_code`: the file comes from a source whose code may run here.
+///
+/// # Errors
+/// A file that is no whole artifact.
+pub fn open_artifact(path: &Path, trust_code: bool) -> Result<Opened, LoadError> {
+    let failed = |source| LoadError::Artifact { path: path.to_owned(), source };
+    let artifact = artifact::read_file(path).map_err(failed)?;
+    let fixed = artifact.fixed_inputs();
+    let refusal = if trust_code { artifact.mismatch() } else { Some("its code is not trusted".to_owned()) };
+    Ok(match refusal {
+        None => Opened::Code { model: Model::new(artifact.plan)?, fixed },
+        Some(reason) => Opened::Module { module: artifact.module().map_err(failed)?, fixed, reason },
+    })
+}
+
 impl Model {
-    /// Loads a compiled file. `trust_code`: the file comes from a source whose code may run here.
+    /// Loads a compiled file, or compiles its module again, with the numerics that it has. `trust_code` as in [`open_artifact`].
     ///
     /// # Errors
     /// A file that is no whole artifact; code that may not or can't run here, in a build that can't compile.
     pub fn load_artifact(path: impl AsRef<Path>, trust_code: bool) -> Result<Model, LoadError> {
-        let path = path.as_ref();
-        let artifact =
-            artifact::read_file(path).map_err(|source| LoadError::Artifact { path: path.to_owned(), source })?;
-        let refusal = if trust_code { artifact.mismatch() } else { Some("its code is not trusted".to_owned()) };
-        match refusal {
-            None => Ok(Model::new(artifact.plan)?),
-            Some(reason) => again(artifact, path, reason),
-        }
-    }
-}
-
-/// Compiles the module again, with the inputs fixed that the plan was specialised for.
-#[cfg(feature = "jit")]
-fn again(artifact: Artifact, path: &Path, _reason: String) -> Result<Model, LoadError> {
-    use frit_compiler::plan::Guard;
-
-    let module = artifact.module().map_err(|source| LoadError::Artifact { path: path.to_owned(), source })?;
-    let mut options = crate::CompileOptions::default();
-    artifact.plan.check().map_err(crate::ModelError::Plan)?;
-    for (_, id) in &artifact.plan.entries {
-        let program = &artifact.plan.programs[id.index()];
-        for guard in &program.guards {
-            if let Guard::Value { input, constant } = guard {
-                let name = program.inputs[*input as usize].name.clone();
-                options.fixed.insert(name, artifact.plan.constants[constant.index()].value.clone());
+        match open_artifact(path.as_ref(), trust_code)? {
+            Opened::Code { model, .. } => Ok(model),
+            #[cfg(feature = "jit")]
+            Opened::Module { module, fixed, .. } => {
+                let math = frit_passes::manager::Math::AsWritten;
+                let options = crate::CompileOptions { fixed, math, ..crate::CompileOptions::default() };
+                Ok(Model::compile(module, &options)?.model)
             }
+            #[cfg(not(feature = "jit"))]
+            Opened::Module { reason, .. } => Err(LoadError::Code { path: path.as_ref().to_owned(), reason }),
         }
     }
-    Ok(Model::compile(module, &options)?.model)
-}
-
-#[cfg(not(feature = "jit"))]
-fn again(_artifact: Artifact, path: &Path, reason: String) -> Result<Model, LoadError> {
-    Err(LoadError::Code { path: path.to_owned(), reason })
 }
 
 #[cfg(all(test, feature = "jit"))]

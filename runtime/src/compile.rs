@@ -17,7 +17,7 @@ use frit_passes::manager::{PassError, Report};
 pub use frit_compiler::driver::Options as CompileOptions;
 
 use crate::load::{LoadError, load_module};
-use crate::session::{InputRef, Model, RunError};
+use crate::session::{Model, RunError};
 
 /// A model and how it came about.
 #[derive(Debug)]
@@ -172,11 +172,6 @@ impl Runner {
     /// # Errors
     /// As [`Runner::model`] and [`crate::Context::run`].
     pub fn run(&mut self, inputs: &[(&str, &HostValue)]) -> Result<Vec<(String, HostValue)>, LoadError> {
-        let model = &self.model(inputs)?.model;
-        let mut context = model.context();
-        let named: Vec<(&str, InputRef<'_>)> = inputs.iter().map(|(name, value)| (*name, (*value).into())).collect();
-        context.run_named(&named)?;
-        let outputs = model.outputs().iter().enumerate();
-        outputs.map(|(i, port)| Ok((port.name.clone(), context.output(i)?.to_host()?))).collect()
+        Ok(self.model(inputs)?.model.run_values(inputs)?)
     }
 }

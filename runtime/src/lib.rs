@@ -18,7 +18,8 @@ pub mod session;
 #[cfg(feature = "jit")]
 pub mod verify;
 
+pub use artifact::{Opened, open_artifact};
 #[cfg(feature = "jit")]
 pub use compile::{CompileOptions, Compiled, Runner};
-pub use load::{LoadError, load_module};
+pub use load::{CodeSource, LoadError, load_module};
 pub use session::{Context, InputRef, Model, ModelError, Output, RunError, TensorView};

@@ -9,6 +9,28 @@ use frit_ir::{Module, onnx, text};
 
 use crate::session::{ModelError, RunError};
 
+/// Where the machine code of a model came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CodeSource {
+    /// Compiled from a module.
+    Compiled,
+    /// Taken from a compiled file as it is.
+    Loaded,
+    /// Compiled again from the module of a compiled file; why its code was not used.
+    Recompiled(String),
+}
+
+impl CodeSource {
+    /// In a word.
+    pub fn name(&self) -> &'static str {
+        match self {
+            CodeSource::Compiled => "compiled",
+            CodeSource::Loaded => "loaded",
+            CodeSource::Recompiled(_) => "recompiled",
+        }
+    }
+}
+
 /// Why a model can't be loaded or compiled.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -66,6 +88,24 @@ pub enum LoadError {
     /// It can't be run.
     #[error(transparent)]
     Run(#[from] RunError),
+}
+
+impl LoadError {
+    /// Whether it is a bug of frit, not of the model or the caller.
+    pub fn is_internal(&self) -> bool {
+        match self {
+            #[cfg(feature = "jit")]
+            LoadError::Compile(e) => e.is_internal(),
+            LoadError::Run(e) => e.is_internal(),
+            LoadError::Onnx { .. }
+            | LoadError::Text(_)
+            | LoadError::Artifact { .. }
+            | LoadError::Code { .. }
+            | LoadError::Unknown { .. }
+            | LoadError::NeedsValues { .. }
+            | LoadError::Model(_) => false,
+        }
+    }
 }
 
 fn quoted(names: &[String]) -> String {

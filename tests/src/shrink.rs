@@ -1,10 +1,10 @@
 //! Failing modules made small.
 //!
 //! In: a case and a predicate that holds for it. Out: a case for which it still holds and that none of these steps makes
-//! smaller: keep one output only, or replace an op's result by an input and drop what is then unused. Inputs are drawn
-//! anew from the seed each time, so the predicate decides on values too.
+//! smaller: return one value only, replace an op's result by an input or by an operand, and drop what is then unused.
+//! Inputs are drawn anew from the seed each time, so the predicate decides on values too.
 
-use frit_ir::{Module, NodeId, Op, Value};
+use frit_ir::{Function, Module, NodeId, Op, Value};
 
 use crate::case::Case;
 
@@ -27,22 +27,34 @@ pub fn shrink(case: &Case, seed: u64, fails: &dyn Fn(&Case) -> bool) -> Case {
 
 /// Smaller modules, the boldest first.
 fn candidates(module: &Module) -> impl Iterator<Item = Module> + '_ {
-    let (outputs, mut nodes) = match module.entry() {
-        Some(f) => (f.outputs().len(), f.toposort().unwrap_or_default()),
-        None => (0, Vec::new()),
+    let order = module.entry().and_then(Function::toposort).unwrap_or_default();
+    let results = |id: NodeId| {
+        let count = module.entry().and_then(|f| f.get(id)).map_or(0, |node| node.results().len());
+        (0..count).map(move |result| Value { node: id, result })
     };
-    nodes.reverse();
-    let single = (0..if outputs > 1 { outputs } else { 0 }).filter_map(|keep| with_output(module, keep));
-    let cut = nodes.into_iter().filter_map(|id| without(module, id));
-    single.chain(cut)
+    let returned = order.clone().into_iter().flat_map(results).filter_map(|value| returning(module, value));
+    let cut = order.clone().into_iter().rev().filter_map(|id| without(module, id));
+    let passed = order.into_iter().rev().flat_map(move |id| (0..2).filter_map(move |at| passing(module, id, at)));
+    returned.chain(cut).chain(passed).filter(|smaller| size(smaller) < size(module))
 }
 
-fn with_output(module: &Module, keep: usize) -> Option<Module> {
+/// Ops that compute, then all ops and outputs: what every step makes smaller, so that shrinking ends.
+fn size(module: &Module) -> (usize, usize) {
+    let Some(f) = module.entry() else { return (0, 0) };
+    let nodes = f.nodes();
+    let computing = nodes.iter().filter(|id| !matches!(f.node(**id).op, Op::Input { .. })).count();
+    (computing, nodes.len() + f.outputs().len())
+}
+
+/// The module with one value of it as its only output.
+fn returning(module: &Module, value: Value) -> Option<Module> {
     let mut module = module.clone();
     let function = module.entry_mut()?;
-    let output = function.outputs().get(keep)?.clone();
+    if matches!(function.op(value), Op::Input { .. }) {
+        return None;
+    }
     function.clear_outputs();
-    function.add_output(&output.name, output.value);
+    function.add_output("y", value);
     function.donations.clear();
     prune(&mut module);
     Some(module)
@@ -58,9 +70,24 @@ fn without(module: &Module, id: NodeId) -> Option<Module> {
         return None;
     }
     let ty = node.results().first()?.clone();
-    let name = format!("cut{}", function.inputs().len());
+    let taken =
+        |name: &str| function.input_values().any(|v| matches!(function.op(v), Op::Input { name: n, .. } if n == name));
+    let name = (0..).map(|n| format!("cut{n}")).find(|name| !taken(name))?;
     let input = function.add_input(&name, ty);
     function.replace_uses(Value { node: id, result: 0 }, input);
+    prune(&mut module);
+    Some(module)
+}
+
+/// The module with an op's result replaced by an operand of the same type.
+fn passing(module: &Module, id: NodeId, operand: usize) -> Option<Module> {
+    let mut module = module.clone();
+    let function = module.entry_mut()?;
+    let (value, from) = (Value { node: id, result: 0 }, *function.get(id)?.operands().get(operand)?);
+    if function.get(id)?.results().len() != 1 || function.ty(value) != function.ty(from) {
+        return None;
+    }
+    function.replace_uses(value, from);
     prune(&mut module);
     Some(module)
 }

@@ -25,12 +25,12 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use frit_ir::text::{ConstantSource, TextError, from_text, map_file, to_text};
+use frit_ir::text::{ConstantPool, ConstantSource, PrintOptions, TextError, from_text, map_file, print};
 use frit_ir::{DType, Module, Tensor, TensorType};
 use memmap2::Mmap;
 
 use crate::cpu::abi::ABI_VERSION;
-use crate::plan::{Constant, Plan};
+use crate::plan::{Constant, Guard, Plan};
 use codec::{Codec, Reader};
 
 /// First bytes of every artifact; the digit is the version of this layout.
@@ -177,8 +177,10 @@ impl Pool {
 pub fn to_bytes(plan: &Plan, module: &Module) -> Vec<u8> {
     let mut pool = Pool::default();
     let constants: Vec<(String, usize)> = plan.constants.iter().map(|c| (c.name.clone(), pool.add(&c.value))).collect();
-    let printed = to_text(module);
-    let named: Vec<(String, usize)> = printed.constants.iter().map(|(n, t)| (n.to_owned(), pool.add(t))).collect();
+    let mut tensors_of_module = ConstantPool::default();
+    let options = PrintOptions { used_params: true, ..PrintOptions::default() };
+    let text = print(module, &options, &mut tensors_of_module);
+    let named: Vec<(String, usize)> = tensors_of_module.iter().map(|(n, t)| (n.to_owned(), pool.add(t))).collect();
 
     let mut body: [Vec<u8>; 6] = Default::default();
     let [target, plan_bytes, code, tensors, data, module_bytes] = &mut body;
@@ -193,7 +195,7 @@ pub fn to_bytes(plan: &Plan, module: &Module) -> Vec<u8> {
     pool.count.write(tensors);
     tensors.extend(&pool.table);
     *data = pool.data;
-    printed.text.write(module_bytes);
+    text.write(module_bytes);
     named.write(module_bytes);
 
     let mut offset = (HEADER + SECTIONS.len() * ENTRY).next_multiple_of(ALIGN);
@@ -313,6 +315,21 @@ impl Artifact {
             return Some(format!("it keeps version {} of the calling convention, this is {ABI_VERSION}", self.abi));
         }
         self.target.mismatch()
+    }
+
+    /// Inputs that the plan was specialised for, with the values that a run must give them.
+    pub fn fixed_inputs(&self) -> HashMap<String, Tensor> {
+        let mut fixed = HashMap::new();
+        for program in self.plan.entries.iter().filter_map(|(_, id)| self.plan.programs.get(id.index())) {
+            for guard in &program.guards {
+                let Guard::Value { input, constant } = guard else { continue };
+                let port = program.inputs.get(*input as usize);
+                if let (Some(port), Some(constant)) = (port, self.plan.constants.get(constant.index())) {
+                    fixed.insert(port.name.clone(), constant.value.clone());
+                }
+            }
+        }
+        fixed
     }
 
     /// The module that the plan came from: what any other machine compiles again.

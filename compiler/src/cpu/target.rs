@@ -1,6 +1,6 @@
 //! The machine that code is for.
 
-use cranelift_codegen::isa::{CallConv, OwnedTargetIsa};
+use cranelift_codegen::isa::{Builder, CallConv, OwnedTargetIsa, lookup_by_name};
 use cranelift_codegen::settings::{self, Configurable};
 
 use super::error::CodeError;
@@ -69,6 +69,26 @@ pub(super) struct Features {
 impl Target {
     /// This machine, with all that it has.
     pub fn host() -> Result<Self, CodeError> {
+        Target::of(has_avx512(), &|| cranelift_native::builder().map_err(str::to_owned))
+    }
+
+    /// The x86-64 machines of a level (`x86-64-v3` has AVX2 and FMA), with the System V calling convention: code for it
+    /// is the same wherever it is compiled. Refused where the build has no code generator for x86-64.
+    pub fn x86_64(level: &str) -> Result<Self, CodeError> {
+        Target::of(level == "x86-64-v4", &|| {
+            let mut builder = lookup_by_name("x86_64-unknown-linux-gnu").map_err(|e| e.to_string())?;
+            let refused = |e| format!("`{level}`: {e}");
+            builder.enable(level).map_err(refused)?;
+            // The code generator's own levels forget AVX, without which it has no use for AVX2 and FMA.
+            if matches!(level, "x86-64-v3" | "x86-64-v4") {
+                builder.enable("has_avx").map_err(refused)?;
+            }
+            Ok(builder)
+        })
+    }
+
+    /// `avx512`: the machine has F, DQ, BW and VL of it, which the code generator's flags do not tell.
+    fn of(avx512: bool, builder: &dyn Fn() -> Result<Builder, String>) -> Result<Self, CodeError> {
         let refused = |e: String| CodeError::Target(e);
         let make = |level: &str| -> Result<OwnedTargetIsa, CodeError> {
             let mut flags = settings::builder();
@@ -80,19 +100,20 @@ impl Target {
             ] {
                 flags.set(name, value).map_err(|e| refused(e.to_string()))?;
             }
-            let builder = cranelift_native::builder().map_err(|e| refused(e.to_owned()))?;
+            let builder = builder().map_err(refused)?;
             builder.finish(settings::Flags::new(flags)).map_err(|e| refused(e.to_string()))
         };
         let speed = make("speed")?;
         let flags = speed.isa_flags();
         let has = |name: &str| flags.iter().any(|v| v.name == name && v.as_bool() == Some(true));
         let x86 = speed.name() == "x64";
-        let wide = match (has("has_avx2") && has("has_fma") && has("has_bmi2"), speed.default_call_conv()) {
-            (true, CallConv::SystemV) if x86 => Some(if has_avx512() { VectorBits::B512 } else { VectorBits::B256 }),
+        // The code generator takes an fma for one instruction only when both are there.
+        let fma = !x86 || (has("has_fma") && has("has_avx"));
+        let wide = match (fma && has("has_avx2") && has("has_bmi2"), speed.default_call_conv()) {
+            (true, CallConv::SystemV) if x86 => Some(if avx512 { VectorBits::B512 } else { VectorBits::B256 }),
             _ => None,
         };
-        let (fma, round) = (!x86 || has("has_fma"), !x86 || has("has_sse41"));
-        let features = Features { fma, round, blend: x86 && has("has_sse41"), wide };
+        let features = Features { fma, round: !x86 || has("has_sse41"), blend: x86 && has("has_sse41"), wide };
         Ok(Target { none: make("none")?, speed, features })
     }
 

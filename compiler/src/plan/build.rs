@@ -61,6 +61,18 @@ pub enum BuildError {
     Internal(String),
 }
 
+impl BuildError {
+    /// Whether it is a bug of frit, not of the model.
+    pub fn is_internal(&self) -> bool {
+        match self {
+            BuildError::Internal(_) | BuildError::Lower(LowerError::Internal(_)) => true,
+            // Kernels come from here: one that breaks the rules of the loop IR is nobody else's fault.
+            BuildError::Code { message, .. } => message.starts_with("internal") || message.contains(" is not valid: "),
+            BuildError::Lower(_) | BuildError::Unsupported { .. } | BuildError::Unbound { .. } => false,
+        }
+    }
+}
+
 /// Turns a kernel into machine code. The code generator is handed in, so that plans can be built, dumped and tested
 /// without one.
 pub type Generate<'g> = dyn FnMut(&Kernel, &Schedule) -> Result<KernelCode, String> + 'g;

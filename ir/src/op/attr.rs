@@ -35,6 +35,25 @@ pub enum AttrValue {
     Dict(BTreeMap<String, AttrValue>),
 }
 
+impl AttrValue {
+    /// What it is, for messages.
+    fn what(&self) -> String {
+        match self {
+            AttrValue::Int(v) => format!("the integer {v}"),
+            AttrValue::Float(v) => format!("the number {v}"),
+            AttrValue::Bool(v) => format!("{v}"),
+            AttrValue::Str(_) => "a text in quotes".to_owned(),
+            AttrValue::Word(word) => format!("the word #{word}"),
+            AttrValue::DType(dtype) => format!("the element type {dtype}"),
+            AttrValue::Dim(dim) => format!("the extent {dim}"),
+            AttrValue::Type(ty) => format!("the type {ty}"),
+            AttrValue::Tensor(tensor) => format!("a tensor {}", tensor.ty()),
+            AttrValue::List(_) => "a list".to_owned(),
+            AttrValue::Dict(_) => "named values in braces".to_owned(),
+        }
+    }
+}
+
 /// A type that can be an attribute.
 pub trait Attr: Sized {
     /// As a value.
@@ -70,8 +89,9 @@ impl Attr for Flag {
     }
 }
 
-fn expected<T>(what: &str, found: &AttrValue) -> Result<T, String> {
-    Err(format!("expected {what}, found {found:?}"))
+/// The error for a value of another kind.
+pub(super) fn expected<T>(what: &str, found: &AttrValue) -> Result<T, String> {
+    Err(format!("expected {what}, found {}", found.what()))
 }
 
 macro_rules! plain_attr {
@@ -198,7 +218,7 @@ macro_rules! word_enum {
                 match value {
                     $crate::op::attr::AttrValue::Word(w) => $name::from_name(w)
                         .ok_or_else(|| format!(concat!("`{}` is none of", $(" ", $text),*), w)),
-                    other => Err(format!("expected a word, found {other:?}")),
+                    other => $crate::op::attr::expected("a word, as #sum", other),
                 }
             }
         }

@@ -89,13 +89,18 @@ pub fn parse(name: &str, text: &str, constants: &dyn ConstantSource, checked: bo
 /// Writes `path` and, when the module has tensors that don't stand in the text, a safetensors file of the same stem
 /// beside it. Files that are there are replaced.
 pub fn write_file(module: &Module, path: &Path) -> Result<(), TextError> {
+    write_file_with(module, path, &PrintOptions::default())
+}
+
+/// [`write_file`], printed as `options` say; the constants file's name is chosen here.
+pub fn write_file_with(module: &Module, path: &Path, options: &PrintOptions) -> Result<(), TextError> {
     let file = path.with_extension("safetensors");
     let name = file.file_name().and_then(|n| n.to_str()).map(str::to_owned);
     let Some(name) = name else {
         return Err(TextError::file(path, "the file's name must be UTF-8 text"));
     };
     let mut pool = ConstantPool::default();
-    let mut options = PrintOptions { constants_file: Some(name), ..PrintOptions::default() };
+    let mut options = PrintOptions { constants_file: Some(name), ..options.clone() };
     let mut text = print(module, &options, &mut pool);
     if pool.is_empty() {
         options.constants_file = None;

@@ -31,6 +31,10 @@ pub struct PrintOptions {
     pub inline_params: bool,
     /// Print where ops came from.
     pub origins: bool,
+    /// Of source files, print only what [`Origin::short_source`] shows.
+    pub short_sources: bool,
+    /// Leave out parameters that no function reads.
+    pub used_params: bool,
     /// The constants file's name, for the header.
     pub constants_file: Option<String>,
 }
@@ -42,6 +46,8 @@ impl Default for PrintOptions {
             splat_elements: 4096,
             inline_params: false,
             origins: true,
+            short_sources: false,
+            used_params: false,
             constants_file: None,
         }
     }
@@ -63,7 +69,11 @@ pub fn print(module: &Module, options: &PrintOptions, pool: &mut ConstantPool) -
     if let Some(file) = &options.constants_file {
         printer.line(0, &format!("constants {}", quote(file)));
     }
-    for (name, param) in &module.params {
+    let mut used = HashSet::new();
+    if options.used_params {
+        module.functions.values().for_each(|f| params_of(f, &mut used));
+    }
+    for (name, param) in module.params.iter().filter(|(name, _)| !options.used_params || used.contains(name.as_str())) {
         let trainable = if param.trainable { " trainable" } else { "" };
         let value = printer.tensor(&param.value, name, options.inline_params);
         printer.line(0, &format!("param {}{trainable} = {value}", quote(name)));
@@ -73,6 +83,17 @@ pub fn print(module: &Module, options: &PrintOptions, pool: &mut ConstantPool) -
         printer.function("func", name, function, 0);
     }
     printer.out
+}
+
+/// Names of the parameters that a function and its regions read.
+fn params_of<'f>(f: &'f Function, names: &mut HashSet<&'f str>) {
+    for id in f.nodes() {
+        let node = f.node(id);
+        if let Op::Param { name, .. } = &node.op {
+            names.insert(name);
+        }
+        node.regions().iter().for_each(|region| params_of(region, names));
+    }
 }
 
 /// One function as text, everything inline: for messages and tests.
@@ -222,7 +243,11 @@ impl Printer<'_> {
         if !self.options.origins || default == Some(&node.origin) {
             return text;
         }
-        match (&node.origin.name, &node.origin.source) {
+        let source = match self.options.short_sources {
+            true => node.origin.short_source(),
+            false => node.origin.source.as_deref().map(str::to_owned),
+        };
+        match (node.origin.name.as_deref(), source.as_deref()) {
             (None, None) => text.push_str(" at none"),
             (name, source) => {
                 for (word, part) in [("at", name), ("from", source)] {

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! Numbers count passes, so that a gap is a pass that changed nothing. Files of an earlier run with the same names are
-//! replaced, others stay.
+//! replaced, others stay. Parameters that nothing reads any more are left out, and of source files only the end of the
+//! path is told.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -50,7 +51,12 @@ impl Dump {
     }
 
     fn module(&mut self, stem: &str, header: &str, module: &Module) -> Result<(), PassError> {
-        let options = PrintOptions { constants_file: Some(CONSTANTS.to_owned()), ..PrintOptions::default() };
+        let options = PrintOptions {
+            constants_file: Some(CONSTANTS.to_owned()),
+            short_sources: true,
+            used_params: true,
+            ..PrintOptions::default()
+        };
         let text = print(module, &options, &mut self.pool);
         write(&self.dir.join(format!("{stem}.frit")), &format!("{header}{text}"))?;
         let drawings: Vec<String> = module.functions.values().map(dot).collect();

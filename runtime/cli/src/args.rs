@@ -41,7 +41,8 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Check ONNX test-case folders: run each data set and compare with its outputs
     #[command(
-        after_help = "A case is passed, failed (wrong, error, crash) or skipped (refused as unsupported, with the \
+        after_help = "With --trust-code, the code of a case's model.fritc is checked instead of its model.onnx.\n\n\
+                            A case is passed, failed (wrong, error, crash) or skipped (refused as unsupported, with the \
                             reason).\nTolerance: the case's data.json, else rtol 1e-3, atol 1e-7; bfloat16 rtol at least 2^-6."
     )]
     Verify(VerifyArgs),
@@ -93,9 +94,9 @@ pub(crate) struct CompileFlags {
     /// Optimisation level: 0 compiles each op alone, 3 does everything
     #[arg(short = 'O', value_name = "LEVEL", default_value_t = 3, value_parser = clap::value_parser!(u8).range(0..=3))]
     pub(crate) level: u8,
-    /// How far arithmetic may depart from what is written
-    #[arg(long, value_enum, default_value_t = Math::Fast)]
-    pub(crate) math: Math,
+    /// How far arithmetic may depart from what is written; default: fast, and as it was compiled for a .fritc
+    #[arg(long, value_enum)]
+    pub(crate) math: Option<Math>,
     /// A pipeline of your own, as `legalize,shape,simplify,fuse(max-ops=40)`
     #[arg(long, value_name = "TEXT")]
     pub(crate) passes: Option<String>,
@@ -105,10 +106,10 @@ pub(crate) struct CompileFlags {
     /// Stop rewriting after N rule applications (to find the one that breaks a model)
     #[arg(long, value_name = "N")]
     pub(crate) fuel: Option<u64>,
-    /// Threads to run on; default: all
+    /// Threads to generate code on, and to run on; default: all
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) threads: Option<u16>,
-    /// Hold vectors to this width
+    /// Hold vectors of generated loops to this width; default: the widest that the machine has
     #[arg(long, value_name = "BITS", value_parser = ["128", "256", "512"])]
     pub(crate) vector_bits: Option<String>,
     /// Extent of a symbolic dim that no input fixes (1 unless given)
@@ -117,6 +118,32 @@ pub(crate) struct CompileFlags {
     /// Write what every pass did to a folder: numbered .frit files, rules fired, near misses, drawings
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) dump_ir: Option<PathBuf>,
+}
+
+/// Whether code of a file may run.
+#[derive(Args, Clone, Copy, Debug, Default)]
+#[command(next_help_heading = "Compilation")]
+pub(crate) struct TrustFlag {
+    /// Run the machine code of a .fritc, which must come from a source that you trust; else its module is compiled again
+    #[arg(long)]
+    pub(crate) trust_code: bool,
+}
+
+impl CompileFlags {
+    /// The first flag given that asks for other code than a compiled file holds.
+    pub(crate) fn asks_for_other_code(&self) -> Option<&'static str> {
+        let CompileFlags { level, math, passes, verify_each, fuel, vector_bits, dump_ir, threads: _, dims: _ } = self;
+        let given = [
+            (*level != 3, "-O"),
+            (math.is_some(), "--math"),
+            (passes.is_some(), "--passes"),
+            (*verify_each, "--verify-each"),
+            (fuel.is_some(), "--fuel"),
+            (vector_bits.is_some(), "--vector-bits"),
+            (dump_ir.is_some(), "--dump-ir"),
+        ];
+        given.into_iter().find(|(given, _)| *given).map(|(_, name)| name)
+    }
 }
 
 /// Where inputs come from.
@@ -159,7 +186,7 @@ pub(crate) struct CompileArgs {
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) output: Option<PathBuf>,
     /// Show a stage of the compilation as text
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, conflicts_with = "json")]
     pub(crate) emit: Option<Emit>,
     #[command(flatten)]
     pub(crate) flags: CompileFlags,
@@ -182,6 +209,8 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "FILE.json", value_hint = ValueHint::FilePath)]
     pub(crate) profile: Option<PathBuf>,
     #[command(flatten)]
+    pub(crate) trust: TrustFlag,
+    #[command(flatten)]
     pub(crate) flags: CompileFlags,
     #[command(flatten)]
     pub(crate) json: JsonFlag,
@@ -193,6 +222,8 @@ pub(crate) struct VerifyArgs {
     /// Test-case folders
     #[arg(required = true, value_hint = ValueHint::DirPath)]
     pub(crate) cases: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) trust: TrustFlag,
     #[command(flatten)]
     pub(crate) flags: CompileFlags,
     #[command(flatten)]
@@ -208,6 +239,8 @@ pub(crate) struct InspectArgs {
     /// Every kernel with its ops, origins and time, and the reason for each edge that was not fused
     #[arg(long)]
     pub(crate) kernels: bool,
+    #[command(flatten)]
+    pub(crate) trust: TrustFlag,
     #[command(flatten)]
     pub(crate) flags: CompileFlags,
     #[command(flatten)]
@@ -226,6 +259,8 @@ pub(crate) struct BenchArgs {
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) runs: u32,
     #[command(flatten)]
+    pub(crate) trust: TrustFlag,
+    #[command(flatten)]
     pub(crate) flags: CompileFlags,
     #[command(flatten)]
     pub(crate) json: JsonFlag,
@@ -237,8 +272,9 @@ where
     T::Err: std::fmt::Display,
 {
     let (name, value) = text.split_once('=').ok_or_else(|| format!("`{text}` is not NAME=VALUE"))?;
-    if name.is_empty() {
-        return Err(format!("`{text}` has no name before `=`"));
+    if name.is_empty() || value.is_empty() {
+        let (what, place) = if name.is_empty() { ("name", "before") } else { ("value", "after") };
+        return Err(format!("`{text}` has no {what} {place} `=`"));
     }
     Ok((name.to_owned(), value.parse().map_err(|e| format!("`{value}`: {e}"))?))
 }

@@ -47,6 +47,12 @@ impl Console {
         written.map_err(|e| CliError::output(&e))
     }
 
+    /// Says something beside the work, on stderr.
+    pub(crate) fn note(&self, text: impl Display) {
+        // Nobody reads it: the work goes on.
+        let _ = writeln!(io::stderr().lock(), "note: {text}");
+    }
+
     /// Prints text as it is.
     pub(crate) fn text(&self, text: &str) -> Done {
         let mut out = io::stdout().lock();

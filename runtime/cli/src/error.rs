@@ -4,14 +4,13 @@
 //! and texts they quote: control characters of a model never reach a terminal.
 
 use std::fmt::Display;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
 use frit_compiler::artifact::ArtifactError;
 use frit_compiler::cpu::CodeError;
 use frit_compiler::driver::CompileError;
-use frit_compiler::lower::LowerError;
 use frit_compiler::plan::build::BuildError;
 use frit_ir::onnx::OnnxError;
 use frit_ir::text::TextError;
@@ -57,9 +56,9 @@ impl CliError {
         CliError { message: message.to_string(), help: help.into(), status: Status::Failed }
     }
 
-    /// Failed, and all is said already.
-    pub(crate) fn told() -> Self {
-        CliError::failed("", "")
+    /// All is said already.
+    pub(crate) fn told(status: Status) -> Self {
+        CliError { message: String::new(), help: String::new(), status }
     }
 
     /// Wrong usage that the parser can't see.
@@ -80,6 +79,21 @@ impl CliError {
             _ => "check the path, and that the disk has room",
         };
         CliError::failed(format!("{}: {error}", path.display()), help)
+    }
+
+    /// Refuses to begin work whose result can't be written: a folder that is not there, a file's name that is a folder's.
+    pub(crate) fn check_output(path: &Path) -> Done {
+        if path.is_dir() {
+            return Err(CliError::failed(format!("{}: is a folder", path.display()), "name a file in it"));
+        }
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if folder.is_dir() {
+            return Ok(());
+        }
+        Err(CliError::failed(
+            format!("{}: its folder does not exist", path.display()),
+            "make the folder, or check the path",
+        ))
     }
 
     /// Output that can't be written; a closed pipe is the reader's choice.
@@ -119,8 +133,9 @@ impl CliError {
     /// Prints the two lines and gives the exit status.
     pub(crate) fn report(&self) -> ExitCode {
         if self.status != Status::Closed && !self.message.is_empty() {
-            eprintln!("error: {}", one_line(&self.message));
-            eprintln!(" help: {}", one_line(&self.help));
+            // Where nobody reads errors either, the status alone tells.
+            let (message, help) = (one_line(&self.message), one_line(&self.help));
+            let _ = write!(io::stderr().lock(), "error: {message}\n help: {help}\n");
         }
         ExitCode::from(self.status as u8)
     }
@@ -129,11 +144,12 @@ impl CliError {
 /// A text without line breaks and other control characters.
 pub(crate) fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
-    for c in text.trim_end().chars() {
-        match c {
-            '\n' => line.push_str("; "),
-            c if c.is_control() => line.extend(c.escape_default()),
-            c => line.push(c),
+    for part in text.lines().map(str::trim).filter(|part| !part.is_empty()) {
+        if !line.is_empty() {
+            line.push_str(if line.ends_with([':', ';', ',']) { " " } else { "; " });
+        }
+        for c in part.chars() {
+            if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
         }
     }
     line
@@ -206,11 +222,11 @@ fn legalize_help(error: &LegalizeError) -> &'static str {
 
 impl From<CompileError> for CliError {
     fn from(error: CompileError) -> Self {
+        if error.is_internal() {
+            return CliError::internal(error);
+        }
         match error {
             CompileError::Pass(e) => e.into(),
-            CompileError::Build(BuildError::Internal(m) | BuildError::Lower(LowerError::Internal(m))) => {
-                CliError::internal(m)
-            }
             CompileError::Build(e @ BuildError::Unbound { .. }) => CliError::failed(e, "give the extent with --dim"),
             CompileError::Build(e) => {
                 CliError::failed(e, "rewrite that part of the model; --dump-ir DIR shows what it became")
@@ -249,6 +265,9 @@ impl From<LoadError> for CliError {
 
 impl From<ArtifactError> for CliError {
     fn from(error: ArtifactError) -> Self {
+        if let ArtifactError::Io { path, source } = &error {
+            return CliError::file(path, source);
+        }
         CliError::failed(error, "write it again with `frit compile MODEL -o FILE.fritc`")
     }
 }
@@ -292,6 +311,10 @@ mod tests {
     #[test]
     fn messages_are_one_line_whatever_they_quote() {
         assert_eq!(one_line("node `a\nb`\u{1b}[31m\n"), "node `a; b`\\u{1b}[31m");
+        assert_eq!(
+            one_line("not supported yet:\n  Op, node `a`\r\n\n  Op, node `b`\n"),
+            "not supported yet: Op, node `a`; Op, node `b`"
+        );
     }
 
     #[test]

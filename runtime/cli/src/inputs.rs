@@ -94,9 +94,9 @@ fn read(name: &str, ty: &ValueType, file: &Path) -> Done<HostValue> {
     value.map_err(|e| e.in_file(file))
 }
 
-/// Given values, and seeded ones for all other inputs.
-pub(crate) fn complete(ports: &Ports, given: Given, seed: u64) -> Done<Vec<Bound>> {
-    let symbols = symbols_of(ports, &given);
+/// Given values, and seeded ones for all other inputs; `dims` are extents of symbols that the model still has.
+pub(crate) fn complete(ports: &Ports, given: Given, dims: &[(String, usize)], seed: u64) -> Done<Vec<Bound>> {
+    let symbols = symbols_of(ports, &given, dims)?;
     let mut given: HashMap<String, HostValue> = given.into_iter().collect();
     let mut rng = Rng::new(seed);
     let mut bound = Vec::with_capacity(ports.len());
@@ -110,19 +110,27 @@ pub(crate) fn complete(ports: &Ports, given: Given, seed: u64) -> Done<Vec<Bound
     Ok(bound)
 }
 
-/// Extents that the given values fix.
-fn symbols_of(ports: &Ports, given: &Given) -> HashMap<Symbol, i64> {
+/// Extents that `dims` and the given values fix.
+fn symbols_of(ports: &Ports, given: &Given, dims: &[(String, usize)]) -> Done<HashMap<Symbol, i64>> {
+    let named = |s: &Symbol| dims.iter().find(|(name, _)| name == s.name()).and_then(|(_, n)| i64::try_from(*n).ok());
     let mut symbols = HashMap::new();
+    for dim in ports.iter().filter_map(|(_, ty)| ty.tensor()).flat_map(|ty| &ty.dims) {
+        dim.visit_symbols(&mut |s| symbols.extend(named(s).map(|n| (s.clone(), n))));
+    }
     for (name, value) in given {
         let ty = ports.iter().find(|(n, _)| n == name).and_then(|(_, ty)| ty.tensor());
         let (Some(ty), Some(tensor)) = (ty, value.tensor()) else { continue };
         for (dim, extent) in ty.dims.iter().zip(tensor.shape()) {
             if let (Some(symbol), Ok(extent)) = (dim.as_symbol(), i64::try_from(*extent)) {
+                if let Some(said) = named(symbol).filter(|said| *said != extent) {
+                    let message = format!("input `{name}` has {symbol} = {extent}, --dim says {said}");
+                    return Err(CliError::failed(message, "give one of them, or both alike"));
+                }
                 symbols.entry(symbol.clone()).or_insert(extent);
             }
         }
     }
-    symbols
+    Ok(symbols)
 }
 
 /// A value of a type: floats uniform in [-1, 1), integers 0 or 1 (they may be positions or lengths), strings `a` or `b`.
@@ -199,7 +207,7 @@ mod tests {
             port("z", DType::F16, &[Dim::symbol("m")]),
         ];
         let x = Tensor::f32(&[4, 3], &[0.5; 12]).unwrap();
-        let bound = complete(&ports, vec![("x".to_owned(), x.into())], 7).unwrap();
+        let bound = complete(&ports, vec![("x".to_owned(), x.into())], &[], 7).unwrap();
         let shapes: Vec<_> = bound.iter().map(|b| (b.made, b.value.tensor().unwrap().shape().to_vec())).collect();
         assert_eq!(shapes, [(false, vec![4, 3]), (true, vec![4]), (true, vec![1])]);
     }
@@ -207,7 +215,7 @@ mod tests {
     #[test]
     fn a_seed_gives_the_same_values_again() {
         let ports = [port("x", DType::F32, &[Dim::from(5_usize)])];
-        let made = |seed| complete(&ports, Given::new(), seed).unwrap()[0].value.clone();
+        let made = |seed| complete(&ports, Given::new(), &[], seed).unwrap()[0].value.clone();
         assert_eq!(made(1), made(1));
         assert_ne!(made(1), made(2));
     }

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests: a file that can't be made is a failed test")]
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use frit_ir::builder::Builder;
 use frit_ir::{DType, Dim, Function, HostValue, Module, Origin, Tensor, TensorType, UnaryOp, onnx, text};
@@ -202,4 +202,250 @@ fn golden_cases_pass_and_the_invalid_one_is_named() {
     assert_eq!(text.lines().last(), Some("10 passed, 0 failed, 0 skipped"), "{text}");
     let said = fails(&["run", path(&golden.join("invalid/squeeze_of_64.onnx"))], 1);
     assert!(said.contains("Squeeze") && said.contains("axis 0") && said.contains("extent 64"), "{said}");
+}
+
+/// The JSON that a command prints, once it did its job.
+fn json_of(arguments: &[&str]) -> serde_json::Value {
+    let output = frit(arguments);
+    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn code_of_a_file_runs_only_when_it_is_trusted_and_fits() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = exp_model(folder.path());
+    let compiled = folder.path().join("exp.fritc");
+    assert!(frit(["compile", path(&model), "--math", "strict", "-o", path(&compiled)]).status.success());
+    for command in ["run", "bench", "inspect"] {
+        let again = json_of(&[command, path(&compiled), "--json"]);
+        assert_eq!(again["code"], "recompiled", "{command}");
+        assert!(again["recompiled_because"].as_str().unwrap().contains("not trusted"), "{again}");
+        assert!(again["compile_ms"].as_f64().unwrap() > 0.0);
+        let loaded = json_of(&[command, path(&compiled), "--trust-code", "--dim", "n=2", "--json"]);
+        assert_eq!((&loaded["code"], &loaded["compile_ms"]), (&"loaded".into(), &0.0.into()), "{command}");
+        assert!(loaded["load_ms"].as_f64().unwrap() > 0.0);
+    }
+    let plain = frit(["run", path(&compiled), "--trust-code"]);
+    assert!(stdout(&plain).contains("loaded as it is, nothing compiled"), "{}", stdout(&plain));
+    // What is compiled again keeps its numerics.
+    let strict = stdout(&frit(["compile", path(&compiled), "--emit", "loops"]));
+    assert!(strict.contains("kernel ") && !strict.contains(" fast {"), "{strict}");
+    // Another version of the calling convention: the four bytes after the magic.
+    let mut bytes = std::fs::read(&compiled).unwrap();
+    bytes[8] ^= 0xff;
+    let other = folder.path().join("other.fritc");
+    std::fs::write(&other, &bytes).unwrap();
+    let again = json_of(&["run", path(&other), "--trust-code", "--json"]);
+    assert_eq!(again["code"], "recompiled");
+    assert!(again["recompiled_because"].as_str().unwrap().contains("calling convention"), "{again}");
+    let said = stdout(&frit(["run", path(&other), "--trust-code"]));
+    assert!(said.starts_with("code   compiled again: it keeps version "), "{said}");
+    // What can't be kept is refused.
+    assert!(fails(&["run", path(&model), "--trust-code"], 2).contains("holds no machine code"));
+    assert!(fails(&["run", path(&compiled), "--trust-code", "-O1"], 2).contains("-O asks for other code"));
+    assert!(fails(&["bench", path(&compiled), "--trust-code", "--math", "fast"], 2).contains("--math asks"));
+    assert!(fails(&["run", path(&compiled), "--trust-code", "--dim", "q=1"], 2).contains("`q`; it has n"));
+}
+
+#[test]
+fn inputs_that_a_file_was_compiled_for_stay_fixed() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "frit 1\nfunc @infer(%x \"x\": f32[6], %s \"s\": i64[2]) {\n  %y = onnx(%x, %s) {domain = \"\", \
+                op_type = \"Reshape\", since_version = 14, attributes = {}} : f32[_a, _b]\n  return \"y\" = %y\n}\n";
+    let model = folder.path().join("reshape.frit");
+    std::fs::write(&model, text).unwrap();
+    let (case, set) = (folder.path().join("case"), folder.path().join("case/test_data_set_0"));
+    std::fs::create_dir_all(&set).unwrap();
+    let tensor = |file: &str, tensor: Tensor| {
+        let array = frit_runtime::data::Array::try_from(&tensor).unwrap();
+        let file = folder.path().join(file);
+        frit_runtime::data::npy::write_file(&array, &file).unwrap();
+        file
+    };
+    let right = tensor("right.npy", Tensor::i64(&[2], &[2, 3]).unwrap());
+    let other = tensor("other.npy", Tensor::i64(&[2], &[3, 2]).unwrap());
+    let module = text::read_file(&model).unwrap();
+    let mut options = frit_runtime::CompileOptions::default();
+    options.fixed.insert("s".to_owned(), Tensor::i64(&[2], &[2, 3]).unwrap());
+    let compiled = frit_runtime::Model::compile(module, &options).unwrap();
+    let file = case.join("model.fritc");
+    compiled.write_artifact(&file).unwrap();
+    for trust in [&[][..], &["--trust-code"]] {
+        // Not given, it gets the value that it must have.
+        let arguments = [&["run", path(&file), "--json"], trust].concat();
+        assert_eq!(json_of(&arguments)["outputs"][0]["shape"], serde_json::json!([2, 3]));
+        let given = format!("s={}", path(&right));
+        let arguments = [&["run", path(&file), "--json", "--input", &given], trust].concat();
+        assert_eq!(json_of(&arguments)["outputs"][0]["shape"], serde_json::json!([2, 3]));
+        let given = format!("s={}", path(&other));
+        let said = fails(&[&["run", path(&file), "--input", &given], trust].concat(), 1);
+        assert!(said.contains("`s`"), "{said}");
+    }
+}
+
+#[test]
+fn compiled_files_of_cases_are_verified() {
+    let folder = tempfile::tempdir().unwrap();
+    let (right, wrong) = (case(folder.path(), "right", true), case(folder.path(), "wrong", false));
+    assert!(fails(&["verify", path(&right), "--trust-code"], 1).contains("without model.fritc"));
+    for case in [&right, &wrong] {
+        assert!(frit(["compile", path(case), "-o", path(&case.join("model.fritc"))]).status.success());
+        // It is the compiled file that is checked.
+        std::fs::write(case.join("model.onnx"), "no model").unwrap();
+    }
+    let output = frit(["verify", "--trust-code", path(&right), path(&wrong)]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = stdout(&output);
+    assert!(text.starts_with("PASS right\nFAIL wrong: output `y`: "), "{text}");
+    let output = frit(["verify", "--trust-code", "--json", path(&right)]);
+    let record: serde_json::Value = serde_json::from_str(stdout(&output).lines().next().unwrap()).unwrap();
+    assert_eq!((&record["code"], &record["internal"]), (&"loaded".into(), &false.into()));
+    assert!(record["generated"].as_u64().unwrap() > 10);
+}
+
+#[test]
+fn flags_that_cannot_be_kept_to_the_letter_say_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = exp_model(folder.path());
+    let bench = |bits: &str| frit(["bench", path(&model), "--runs", "1", "--vector-bits", bits, "--json"]);
+    for bits in [128, 256, 512] {
+        let output = bench(&bits.to_string());
+        let record: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let found = record["vector_bits"].as_u64().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(found <= bits && found >= 128, "{record}");
+        assert_eq!(said.contains("which are used instead"), found < bits, "{said}");
+    }
+    fails(&["bench", path(&model), "--vector-bits", "64"], 2);
+    // The same file on any number of threads.
+    let compiled = |threads: &str| {
+        let file = folder.path().join(format!("{threads}.fritc"));
+        let demo = demo_assets().join("model.onnx");
+        assert!(frit(["compile", path(&demo), "-o", path(&file), "--threads", threads]).status.success());
+        std::fs::read(file).unwrap()
+    };
+    assert!(compiled("1") == compiled("3"));
+    fails(&["compile", path(&model), "--threads", "0"], 2);
+}
+
+#[test]
+fn dumps_hold_only_parameters_that_are_read_and_no_folders_of_the_exporter() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("m.frit");
+    let text = "frit 1\nparam \"grid\" = f32[2, 3] dense(1.0, 2.0, 3.0, 1.0, 2.0, 3.0)\n\
+                func @infer(%x \"x\": f32[2, 3]) {\n  %g = param {name = \"grid\"} : f32[2, 3]\n  \
+                %y = add(%x, %g) at \"node\" from \"/home/someone/deep/net/mlp.py:12 in forward\"\n  return \"y\" = %y\n}\n";
+    std::fs::write(&model, text).unwrap();
+    let dump = folder.path().join("dump");
+    let output = frit(["compile", path(&model), "--dump-ir", path(&dump)]);
+    assert!(output.status.success(), "{output:?}");
+    let read = |name: &str| std::fs::read_to_string(dump.join(name)).unwrap();
+    assert!(read("00-import.frit").contains("param \"grid\""));
+    let last = read("05-fuse.frit");
+    assert!(!last.contains("\"grid\""), "{last}");
+    assert!(last.contains("from \"net/mlp.py:12 in forward\""), "{last}");
+    for file in std::fs::read_dir(&dump).unwrap() {
+        let bytes = std::fs::read(file.unwrap().path()).unwrap();
+        assert!(!String::from_utf8_lossy(&bytes).contains("/home/someone"));
+    }
+    let emitted = stdout(&frit(["compile", path(&model), "--emit", "frit"]));
+    assert!(
+        emitted.contains("net/mlp.py:12") && !emitted.contains("/home") && !emitted.contains("\"grid\""),
+        "{emitted}"
+    );
+    let table = stdout(&frit(["inspect", path(&model), "--kernels"]));
+    assert!(table.contains("node (net/mlp.py:12 in forward)"), "{table}");
+    assert!(frit(["run", path(&dump.join("05-fuse.frit"))]).status.success());
+}
+
+#[test]
+fn readers_that_go_away_cause_no_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = exp_model(folder.path());
+    let gone = |arguments: &[&str], both: bool| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_frit"));
+        let (reader, writer) = std::io::pipe().unwrap();
+        let errors = if both { Stdio::from(writer.try_clone().unwrap()) } else { Stdio::piped() };
+        let child = command.args(arguments).stdout(writer).stderr(errors).spawn().unwrap();
+        drop((command, reader));
+        child.wait_with_output().unwrap()
+    };
+    let commands: [&[&str]; 7] = [
+        &["help", "ops"],
+        &["--help"],
+        &["completions", "bash"],
+        &["run", path(&model)],
+        &["inspect", path(&model), "--kernels"],
+        &["compile", path(&model), "--emit", "asm"],
+        &["bench", path(&model), "--runs", "1", "--json"],
+    ];
+    for arguments in commands {
+        let output = gone(arguments, false);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {said}");
+        assert!(!said.contains("error"), "{arguments:?}: {said}");
+        assert_eq!(gone(arguments, true).status.code(), Some(0), "{arguments:?}");
+    }
+    assert_eq!(gone(&["run", "absent.onnx"], true).status.code(), Some(1));
+    assert_eq!(gone(&["fly"], true).status.code(), Some(2));
+}
+
+#[test]
+fn what_cannot_be_written_is_refused_before_the_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = exp_model(folder.path());
+    let inside = |name: &str| folder.path().join(name);
+    let absent = inside("absent/x.npz");
+    for flag in ["--output", "--profile"] {
+        assert!(fails(&["run", path(&model), flag, path(&absent)], 1).contains("its folder does not exist"));
+    }
+    std::fs::create_dir(inside("folder.npz")).unwrap();
+    assert!(fails(&["run", path(&model), "--output", path(&inside("folder.npz"))], 1).contains("is a folder"));
+    assert!(fails(&["run", path(&model), "--output", path(&inside("x.txt"))], 2).contains(".npz"));
+    assert!(fails(&["compile", path(&model), "-o", path(&inside("absent/x.fritc"))], 1).contains("folder"));
+    assert!(fails(&["compile", path(&model), "-o", path(&inside("x.onnx"))], 2).contains(".fritc"));
+    assert!(
+        fails(&["compile", path(&model), "--emit", "loops", "-o", path(&inside("absent/x"))], 1).contains("folder")
+    );
+    assert!(fails(&["run", path(&model), &format!("--json={}", path(&absent))], 1).contains("absent"));
+    assert!(fails(&["run", path(&model), "--dump-ir", path(&model)], 1).contains("can't write"));
+    // Text and JSON on one stream are neither.
+    fails(&["compile", path(&model), "--emit", "loops", "--json"], 2);
+}
+
+#[test]
+fn odd_inputs_are_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = exp_model(folder.path());
+    let array = |name: &str, tensor: Tensor| {
+        let file = folder.path().join(name);
+        frit_runtime::data::npy::write_file(&frit_runtime::data::Array::try_from(&tensor).unwrap(), &file).unwrap();
+        format!("x={}", path(&file))
+    };
+    let run = |given: &str, status| fails(&["run", path(&model), "--input", given], status);
+    let said = run(&array("dtype.npy", Tensor::i64(&[1, 3], &[1, 2, 3]).unwrap()), 1);
+    assert!(said.contains("`x`") && said.contains("i64") && said.contains("expected f32"), "{said}");
+    let said = run(&array("rank.npy", Tensor::f32(&[3], &[0.0; 3]).unwrap()), 1);
+    assert!(said.contains("`x`") && said.contains("expected f32[n, 3]"), "{said}");
+    let four = array("extent.npy", Tensor::f32(&[1, 4], &[0.0; 4]).unwrap());
+    assert!(run(&four, 1).contains("axis 1: extent 4, expected 3"));
+    assert!(run("x=absent.npy", 1).contains("absent.npy"));
+    assert!(run(&format!("x={}", path(folder.path())), 1).contains("is a folder"));
+    assert!(run("x=", 2).contains("no value after"));
+    assert!(run("=x.npy", 2).contains("no name before"));
+    assert!(fails(&["run", path(&model), "--input", &four, "--input", &four], 2).contains("given twice"));
+    assert!(fails(&["run", path(&model), "--dim", "n=1", "--dim", "n=2"], 2).contains("--dim n is given twice"));
+    assert!(fails(&["run", path(&model), "--dim", "n=x"], 2).contains("n=x"));
+    assert!(fails(&["run", path(&model), "--dim", "n=9999999999999"], 1).contains("too large"));
+    let unknown = folder.path().join("unknown.frit");
+    let op = "{domain = \"\", op_type = \"NoSuchOp\", since_version = 1, attributes = {}}";
+    let text = format!(
+        "frit 1\nfunc @infer(%x \"x\": f32[4]) {{\n  %y = onnx(%x) {op} : f32[4] at \"first\"\n  return \"y\" = %y\n}}\n"
+    );
+    std::fs::write(&unknown, text).unwrap();
+    for command in ["run", "compile", "inspect", "bench"] {
+        let said = fails(&[command, path(&unknown)], 1);
+        assert!(said.contains("not supported yet: ai.onnx NoSuchOp") && said.contains("node `first`"), "{said}");
+    }
 }

@@ -200,14 +200,29 @@ impl Model {
         Context::new(self)
     }
 
+    /// Runs once: named values in, named values out.
+    ///
+    /// # Errors
+    /// Inputs that don't fit, or whatever the run meets.
+    pub fn run_values(&self, inputs: &[(&str, &HostValue)]) -> Result<Vec<(String, HostValue)>, RunError> {
+        let context = self.ran(inputs.iter().map(|(name, v)| (*name, (*v).into())))?;
+        let outputs = self.outputs().iter().enumerate();
+        outputs.map(|(i, port)| Ok((port.name.clone(), context.output(i)?.to_host()?))).collect()
+    }
+
+    /// A context after a run.
+    fn ran<'i>(&self, inputs: impl Iterator<Item = (&'i str, InputRef<'i>)>) -> Result<Context, RunError> {
+        let mut context = self.context();
+        context.run_named(&inputs.collect::<Vec<_>>())?;
+        Ok(context)
+    }
+
     /// Runs once: named tensors in, named tensors out.
     ///
     /// # Errors
     /// Inputs that don't fit, or whatever the run meets.
     pub fn run(&self, inputs: &[(&str, &Tensor)]) -> Result<Vec<(String, Tensor)>, RunError> {
-        let mut context = self.context();
-        let named: Vec<(&str, InputRef<'_>)> = inputs.iter().map(|(name, t)| (*name, (*t).into())).collect();
-        context.run_named(&named)?;
+        let context = self.ran(inputs.iter().map(|(name, t)| (*name, (*t).into())))?;
         let outputs = self.outputs().iter().enumerate();
         outputs
             .map(|(i, port)| match context.output(i)?.to_host()? {

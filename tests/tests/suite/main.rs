@@ -1,10 +1,12 @@
-//! What crosses crates, in one binary: house rules, conformance, random modules, robustness.
+//! What crosses crates, in one binary: house rules, texts in and out, conformance, random modules, robustness.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod conformance;
 mod faults;
+mod filetests;
 mod proofs;
 mod random;
 mod robustness;
+mod shrinking;
 mod tidy;

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use frit_runtime::Context;
 use frit_runtime::pool::Pool;
+use frit_runtime::{CodeSource, Context};
 use serde_json::json;
 
 use crate::args::BenchArgs;
@@ -51,28 +51,31 @@ pub(crate) fn run(args: &BenchArgs) -> Done {
     let mut console = Console::new(&args.json)?;
     engine::set_threads(args.flags.threads);
     inputs::check_files(&args.inputs)?;
-    let loaded = engine::load(&args.model)?;
-    let file = &loaded.source.file;
-    let ports = engine::inputs_of(&loaded.module);
-    let given = inputs::given(&ports, &args.inputs, loaded.source.case.as_deref())?;
-    let start = Instant::now();
-    let compiled =
-        engine::compile(&loaded.module, &engine::options(&args.flags), &given).map_err(|e| e.in_file(file))?;
-    let compile_time = start.elapsed();
-    let bound = inputs::complete(&engine::ports_of(&compiled.model), given, args.inputs.seed)?;
+    engine::check_flags(&args.flags, &console)?;
+    let ready = engine::ready(&args.model, args.trust, &args.flags, &args.inputs)?;
+    let (file, model) = (&ready.source.file, ready.model());
+    if let Some(line) = ready.code_line() {
+        console.line(line)?;
+    }
+    let bound = inputs::complete(&engine::ports_of(model), ready.given.clone(), &args.flags.dims, args.inputs.seed)?;
     for line in inputs::describe(&bound, args.inputs.seed) {
         console.line(line)?;
     }
-    let mut context = compiled.model.context();
+    let mut context = model.context();
     let timing = measure(&mut context, &bound, args.runs, WARM_UP).map_err(|e| e.in_file(file))?;
-    let (threads, bits) = (Pool::global().threads(), engine::vector_bits(&args.flags)?);
+    let threads = Pool::global().threads();
+    let bits = ready.vector_bits(&args.flags)?;
+    let vectors = bits.map_or(String::new(), |bits| format!(", vectors of {bits} bits"));
+    let compiled = match ready.code {
+        CodeSource::Loaded => String::new(),
+        CodeSource::Compiled | CodeSource::Recompiled(_) => format!(", compiled {}", time(ready.compile_time)),
+    };
     console.line(format!(
-        "median {}, fastest {} of {} runs on {threads} threads, vectors of {bits} bits (read {}, compiled {})",
+        "median {}, fastest {} of {} runs on {threads} threads{vectors} (read {}{compiled})",
         time(timing.median),
         time(timing.least),
         args.runs,
-        time(loaded.time),
-        time(compile_time),
+        time(ready.load_time),
     ))?;
     console.json(&json!({
         "model": file.display().to_string(),
@@ -81,7 +84,9 @@ pub(crate) fn run(args: &BenchArgs) -> Done {
         "runs": args.runs,
         "threads": threads,
         "vector_bits": bits,
-        "compile_ms": milliseconds(compile_time),
-        "load_ms": milliseconds(loaded.time),
+        "compile_ms": milliseconds(ready.compile_time),
+        "load_ms": milliseconds(ready.load_time),
+        "code": ready.code.name(),
+        "recompiled_because": ready.recompiled_because(),
     }))
 }

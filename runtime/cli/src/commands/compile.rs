@@ -5,7 +5,7 @@ use frit_compiler::cpu::{CodeOptions, compile_text};
 use frit_compiler::cuda;
 use frit_compiler::kernel::expand::expand;
 use frit_compiler::plan::build::KernelSource;
-use frit_ir::text;
+use frit_ir::text::{self, ConstantPool, PrintOptions};
 use frit_runtime::compile::Compiled;
 use serde_json::json;
 
@@ -18,20 +18,23 @@ use crate::table::{Align, bytes, milliseconds, table, time};
 /// Runs the command.
 pub(crate) fn run(args: &CompileArgs) -> Done {
     let mut console = Console::new(&args.json)?;
+    engine::check_flags(&args.flags, &console)?;
+    if let Some(path) = args.output.as_ref().filter(|path| path.extension().is_none_or(|e| e != "fritc"))
+        && args.emit.is_none()
+    {
+        let message = format!("{}: a compiled model's name ends in .fritc", path.display());
+        return Err(CliError::usage(message, "rename it, or say with --emit which stage to write"));
+    }
+    args.output.iter().try_for_each(|path| CliError::check_output(path))?;
     let loaded = engine::load(&args.model)?;
     let file = &loaded.source.file;
     let ports = engine::inputs_of(&loaded.module);
     let given = crate::inputs::given(&ports, &Default::default(), loaded.source.case.as_deref())?;
-    let compiled =
-        engine::compile(&loaded.module, &engine::options(&args.flags), &given).map_err(|e| e.in_file(file))?;
+    let compiled = engine::compile_loaded(&loaded, &args.flags, &given)?;
     if let Some(stage) = args.emit {
-        return emit(&compiled, stage, args, &console).map_err(|e| e.in_file(file));
+        return emit(&compiled, stage, args, &console);
     }
     if let Some(path) = &args.output {
-        if path.extension().is_none_or(|e| e != "fritc") {
-            let message = format!("{}: a compiled model's name ends in .fritc", path.display());
-            return Err(CliError::usage(message, "rename it, or say with --emit which stage to write"));
-        }
         artifact::write_file(compiled.model.plan(), &compiled.module, path)?;
     }
     for line in passes(&compiled) {
@@ -99,14 +102,18 @@ pub(crate) fn passes(compiled: &Compiled) -> Vec<String> {
 }
 
 fn emit(compiled: &Compiled, stage: Emit, args: &CompileArgs, console: &Console) -> Done {
+    let options = PrintOptions { short_sources: true, used_params: true, ..PrintOptions::default() };
     if let (Emit::Frit, Some(path)) = (stage, &args.output) {
-        return Ok(text::write_file(&compiled.module, path)?);
+        return Ok(text::write_file_with(&compiled.module, path, &options)?);
     }
     let text = match stage {
-        Emit::Frit => text::to_inline_text(&compiled.module),
+        Emit::Frit => {
+            let inline = PrintOptions { short_sources: true, used_params: true, ..PrintOptions::inline() };
+            text::print(&compiled.module, &inline, &mut ConstantPool::default())
+        }
         Emit::Loops => loops(compiled),
-        Emit::Clif | Emit::Asm => machine_text(compiled, stage, args)?,
-        Emit::Cuda => cuda_text(compiled)?,
+        Emit::Clif | Emit::Asm => machine_text(compiled, stage, args).map_err(|e| e.in_file(&args.model))?,
+        Emit::Cuda => cuda_text(compiled).map_err(|e| e.in_file(&args.model))?,
     };
     match &args.output {
         Some(path) => std::fs::write(path, text).map_err(|e| CliError::file(path, &e)),

@@ -132,7 +132,7 @@ fn bind(model: &Model) -> Done<Vec<Bound>> {
     let ports = engine::ports_of(model);
     let Some((name, ty)) = ports.first() else { return Err(CliError::internal("the demo's model has no input")) };
     let value = onnx::read_value(INPUT, ty)?;
-    inputs::complete(&ports, vec![(name.clone(), value)], 0)
+    inputs::complete(&ports, vec![(name.clone(), value)], &[], 0)
 }
 
 fn check(model: &Model, outputs: &[(String, HostValue)]) -> Done<Difference> {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use frit_ir::{HostValue, Tensor};
 use frit_runtime::data::{Array, npz};
-use frit_runtime::{Context, InputRef, Model};
+use frit_runtime::{CodeSource, Context, InputRef, Model};
 use serde_json::json;
 
 use crate::args::RunArgs;
@@ -24,36 +24,38 @@ pub(crate) fn run(args: &RunArgs) -> Done {
     let mut console = Console::new(&args.json)?;
     engine::set_threads(args.flags.threads);
     inputs::check_files(&args.inputs)?;
-    let loaded = engine::load(&args.model)?;
-    let file = loaded.source.file.clone();
-    let ports = engine::inputs_of(&loaded.module);
-    let given = inputs::given(&ports, &args.inputs, loaded.source.case.as_deref())?;
-    let compiled =
-        engine::compile(&loaded.module, &engine::options(&args.flags), &given).map_err(|e| e.in_file(&file))?;
-    let bound = inputs::complete(&engine::ports_of(&compiled.model), given, args.inputs.seed)?;
+    if let Some(path) = args.output.as_ref().filter(|path| path.extension().is_none_or(|e| e != "npz")) {
+        let message = format!("--output {}: outputs are written as .npz", path.display());
+        return Err(CliError::usage(message, "choose a name that ends in .npz"));
+    }
+    args.output.iter().chain(&args.profile).try_for_each(|path| CliError::check_output(path))?;
+    engine::check_flags(&args.flags, &console)?;
+    let ready = engine::ready(&args.model, args.trust, &args.flags, &args.inputs)?;
+    let (file, model) = (ready.source.file.clone(), ready.model());
+    if let Some(line) = ready.code_line() {
+        console.line(line)?;
+    }
+    let bound = inputs::complete(&engine::ports_of(model), ready.given.clone(), &args.flags.dims, args.inputs.seed)?;
     for line in inputs::describe(&bound, args.inputs.seed) {
         console.line(line)?;
     }
-    let mut context = compiled.model.context();
+    let mut context = model.context();
     context.set_profiling(args.profile.is_some());
     let start = Instant::now();
     execute(&mut context, &bound).map_err(|e| e.in_file(&file))?;
     let took = start.elapsed();
-    let outputs = collect(&compiled.model, &context)?;
+    let outputs = collect(model, &context)?;
     if let Some(path) = &args.profile {
         write_profile(path, &context)?;
     }
     if let Some(path) = &args.output {
         write_outputs(path, &outputs)?;
     }
-    let compile_time = compiled.times.total();
-    console.line(format!(
-        "ran in {} (read {}, compiled {}; {})",
-        time(took),
-        time(loaded.time),
-        time(compile_time),
-        compiled.model.ops()
-    ))?;
+    let compiled = match ready.code {
+        CodeSource::Loaded => String::new(),
+        CodeSource::Compiled | CodeSource::Recompiled(_) => format!(", compiled {}", time(ready.compile_time)),
+    };
+    console.line(format!("ran in {} (read {}{compiled}; {})", time(took), time(ready.load_time), model.ops()))?;
     for line in summary(&outputs) {
         console.line(line)?;
     }
@@ -63,8 +65,10 @@ pub(crate) fn run(args: &RunArgs) -> Done {
     console.json(&json!({
         "model": file.display().to_string(),
         "run_ms": milliseconds(took),
-        "load_ms": milliseconds(loaded.time),
-        "compile_ms": milliseconds(compile_time),
+        "load_ms": milliseconds(ready.load_time),
+        "compile_ms": milliseconds(ready.compile_time),
+        "code": ready.code.name(),
+        "recompiled_because": ready.recompiled_because(),
         "inputs": bound.iter().map(|b| record(&b.name, &b.value)).collect::<Vec<_>>(),
         "outputs": outputs.iter().map(|(name, value)| record(name, value)).collect::<Vec<_>>(),
     }))
