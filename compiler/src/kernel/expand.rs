@@ -251,7 +251,11 @@ impl Expander {
             Expr::Unary(op, x) if !primitive::is_unary(*op, machine.dtype(*x)) => {
                 (maths::unary(*op, val(*x), self.fast), op.name(), *x)
             }
-            Expr::Binary(op, a, b) if !primitive::is_binary(*op, machine.dtype(*a)) => {
+            // A minimum against a constant is cheaper than the primitive.
+            Expr::Binary(op, a, b)
+                if !primitive::is_binary(*op, machine.dtype(*a))
+                    || matches!(op, BinaryOp::Min | BinaryOp::Max) && machine.dtype(*a).is_float() =>
+            {
                 (maths::binary(*op, val(*a), val(*b)), op.name(), *a)
             }
             Expr::Cast { value, to, saturate } if !maths::is_plain_cast(machine.dtype(*value), *to, *saturate) => {

@@ -135,6 +135,24 @@ impl<'a> Emitter<'a> {
         Ok(self.kb.load(buffer, position))
     }
 
+    /// x y + z, where a sum may round once: the product is used nowhere else and not in memory.
+    fn contracted(&self, node: &Node) -> Option<(Value, Value, Value)> {
+        let (Op::Binary(BinaryOp::Add), [a, b]) = (&node.op, node.operands()) else { return None };
+        let float = |v: Value| self.body.ty(v).tensor().is_some_and(|t| matches!(t.dtype, DType::F32 | DType::F64));
+        [(*a, *b), (*b, *a)].into_iter().filter(|_| node.numerics.contract).find_map(|(product, z)| {
+            let factor = self.body.node(product.node);
+            let computed = !self.memory.contains_key(&product) && !self.rows.contains_key(&product);
+            match (&factor.op, factor.operands()) {
+                (Op::Binary(BinaryOp::Mul), [x, y])
+                    if factor.numerics.contract && computed && float(product) && self.body.use_count(product) == 1 =>
+                {
+                    Some((*x, *y, z))
+                }
+                _ => None,
+            }
+        })
+    }
+
     /// An elementary function of f32 and its operand, when that is what a value is and it is not in memory.
     fn rare(&self, value: Value) -> Option<(UnaryOp, Value)> {
         let node = self.body.node(value.node);
@@ -170,6 +188,10 @@ impl<'a> Emitter<'a> {
                 self.unary(*op, x)
             }
             Op::Binary(op) => {
+                if let Some((x, y, z)) = self.contracted(node) {
+                    let (x, y, z) = (self.emit(x, index)?, self.emit(y, index)?, self.emit(z, index)?);
+                    return Ok(self.kb.fma(x, y, z));
+                }
                 let (a, b) = (self.emit(operands[0], index)?, self.emit(operands[1], index)?);
                 Ok(self.binary(*op, a, b))
             }

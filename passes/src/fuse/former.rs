@@ -159,8 +159,9 @@ impl<'g, 'f> Former<'g, 'f> {
 
     /// Step 0: see [`super::frontier`].
     fn form_frontiers(&mut self) {
-        for p in 0..self.g.order.len() {
-            if !self.stored[p] || !self.g.fusable(p) {
+        for p in (0..self.g.order.len()).rev() {
+            let several = self.users[p].iter().any(|u| *u != self.users[p][0]);
+            if !several || !self.g.fusable(p) || is_free(&self.g.node(p).op) {
                 continue;
             }
             let Some(Frontier { members, outputs }) = frontier::find(self.g, &self.users, &self.outside, p) else {

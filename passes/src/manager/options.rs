@@ -29,9 +29,9 @@ impl Level {
     pub fn pipeline_text(self) -> &'static str {
         match self {
             Level::O0 => "legalize,shape,canonicalize",
-            Level::O1 => "legalize,shape,canonicalize,simplify(rounds=1),fuse(max-ops=64)",
-            Level::O2 => "legalize,shape,canonicalize,simplify,fuse",
-            Level::O3 => "legalize,shape,canonicalize,simplify(rounds=16),fuse(max-ops=512)",
+            Level::O1 => "legalize,shape,canonicalize,simplify(rounds=1),strength,fuse(max-ops=64)",
+            Level::O2 => "legalize,shape,canonicalize,simplify,strength,cse,fuse",
+            Level::O3 => "legalize,shape,canonicalize,simplify(rounds=16),strength,cse,fuse(max-ops=512)",
         }
     }
 }

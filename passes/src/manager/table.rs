@@ -50,6 +50,12 @@ pub static PASSES: &[PassInfo] = &[
     },
     PassInfo { name: "algebra", about: "rules from a table", options: &[], make: || Box::new(algebra::Algebra) },
     PassInfo {
+        name: "strength",
+        about: "cheaper operations, when nothing else applies any more",
+        options: &[],
+        make: || Box::new(algebra::Strength),
+    },
+    PassInfo {
         name: "fold",
         about: "small ops on constants become constants",
         options: &[],

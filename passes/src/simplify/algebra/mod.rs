@@ -77,6 +77,8 @@ pub enum Set {
     Canonical,
     /// From -O1.
     Algebra,
+    /// From -O1, when nothing else applies any more: what is cheaper, but hides what other rules look for.
+    Strength,
 }
 
 /// How a replacement agrees with what it replaces.
@@ -138,6 +140,18 @@ impl Pass for Algebra {
     fn run(&self, module: &mut Module, context: &mut Context<'_>) -> Result<(), PassError> {
         for f in module.functions.values_mut() {
             rewrite(f, &module.params, Set::Algebra, None, context)?;
+        }
+        Ok(())
+    }
+}
+
+/// The pass that makes operations cheaper.
+pub struct Strength;
+
+impl Pass for Strength {
+    fn run(&self, module: &mut Module, context: &mut Context<'_>) -> Result<(), PassError> {
+        for f in module.functions.values_mut() {
+            rewrite(f, &module.params, Set::Strength, None, context)?;
         }
         Ok(())
     }

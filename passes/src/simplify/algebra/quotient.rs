@@ -4,7 +4,8 @@
 //! least 1, so that their product is 0 nowhere; where it overflows the quotient was about to vanish.
 
 use frit_ir::op::BinaryOp;
-use frit_ir::{DType, NodeId, UnaryOp, Value};
+use frit_ir::types::Dim;
+use frit_ir::{DType, NodeId, Op, UnaryOp, Value};
 
 use super::movement::input;
 use super::{Outcome, Rule, Scope, found};
@@ -33,6 +34,12 @@ pub(super) static RULES: &[Rule] = &[
         let (y, w) = (b.binary(BinaryOp::Add, y, one)?, b.binary(BinaryOp::Add, w, one)?);
         let (p, q) = (b.binary(BinaryOp::Div, x, y)?, b.binary(BinaryOp::Div, z, w)?);
         Ok(vec![b.binary(BinaryOp::Mul, p, q)?])
+    }),
+    rule!("div-by-repeated", "x / broadcast(y) = x broadcast(1 / y)",
+        "y is at most a quarter as large; below 2^-126 it counts as 0", Reassociate Strength Rounding, div_by_repeated, |b| {
+        let (x, y) = (input(b, &[3, 8]), input(b, &[3, 1]));
+        let y = b.unary(UnaryOp::Exp, y)?;
+        Ok(vec![b.binary(BinaryOp::Div, x, y)?])
     }),
     rule!("negative-difference", "-(x - y) = y - x", "floats: a zero may change its sign", Reassociate Algebra Rounding,
         negative_difference, |b| {
@@ -94,6 +101,28 @@ fn product_of_quotients(s: &Scope<'_>, id: NodeId) -> Outcome {
     found([p, q], move |b| {
         let (top, bottom) = (b.binary(BinaryOp::Mul, x, z)?, b.binary(BinaryOp::Mul, y, w)?);
         b.binary(BinaryOp::Div, top, bottom)
+    })
+}
+
+fn div_by_repeated(s: &Scope<'_>, id: NodeId) -> Outcome {
+    let Some((x, divisor)) = s.binary(id, BinaryOp::Div).filter(|_| is_float(s, id)) else { return Outcome::No };
+    let (op @ Op::Broadcast { .. }, Some(y)) = (&s.node(divisor).op, s.operand(divisor.node, 0)) else {
+        return Outcome::No;
+    };
+    let Some(ty) = s.ty(y) else { return Outcome::No };
+    let fewer = match (ty.numel(), Dim::product(s.dims(divisor))) {
+        (Dim::Known(few), Dim::Known(all)) => 4 * few <= all,
+        (few, all) => few != all,
+    };
+    if !fewer {
+        return Outcome::Near("the divisor is hardly smaller");
+    }
+    let (op, dtype) = (op.clone(), ty.dtype);
+    found([divisor], move |b| {
+        let one = b.scalar(dtype, 1.0)?;
+        let reciprocal = b.binary(BinaryOp::Div, one, y)?;
+        let repeated = b.op(op, &[reciprocal])?;
+        b.binary(BinaryOp::Mul, x, repeated)
     })
 }
 

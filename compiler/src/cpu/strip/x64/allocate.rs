@@ -4,7 +4,7 @@
 //! once. Fixed registers (accumulators, masks of the tail, pinned constants) keep theirs.
 
 use super::encode::{Alu, Asm, Cond, Label, Line, Mask, Mem, R10, R11, R15, RAX, RCX, RDI, RSP, Rm};
-use super::select::{Bank, Inst, Kind, Source, VReg};
+use super::inst::{Bank, Inst, Kind, Source, VReg};
 use super::streams::Streams;
 use super::table as t;
 use crate::cpu::strip::{Strip, Unsupported};
@@ -23,12 +23,21 @@ pub(super) struct Rescue {
     pub(super) value: u8,
 }
 
+/// A guard, whose complete body is written behind the code.
+pub(super) struct Detour {
+    pub(super) begin: Label,
+    pub(super) back: Label,
+    /// Group and vector, counted through.
+    pub(super) place: usize,
+}
+
 /// What all bodies of a leaf share.
 pub(super) struct Writer<'a> {
     pub(super) asm: &'a mut Asm,
     pub(super) strip: &'a Strip,
     pub(super) streams: &'a Streams,
     pub(super) rescues: Vec<Rescue>,
+    pub(super) detours: Vec<Detour>,
     /// Most slots of the frame that a body spilled to.
     pub(super) slots: usize,
     /// Where they begin.
@@ -124,7 +133,13 @@ impl Writer<'_> {
                 self.asm.alu(Alu::Mov, RAX, Rm::Mem(Mem::at(RDI, 16 * stream as i32), false));
                 return Ok(());
             }
-            Kind::Vector(_) | Kind::Mask(_) | Kind::Rescue(_) => {}
+            Kind::Back(place) => {
+                if let Some(detour) = self.detours.iter().find(|d| d.place == place) {
+                    self.asm.bind(detour.back);
+                }
+                return Ok(());
+            }
+            Kind::Vector(_) | Kind::Mask(_) | Kind::Rescue(_) | Kind::Guard(_) => {}
         }
         let mut keep = [0u32; 2];
         for r in inst.reads() {
@@ -233,24 +248,33 @@ impl Writer<'_> {
             (Kind::Rescue(function), Some(value), None) => {
                 let (Some(ok), Some(x)) = (chosen, first) else { return lost() };
                 let (begin, back) = (self.asm.label(), self.asm.label());
-                if self.asm.isa.masks() {
-                    self.asm.mask_to(RAX, ok);
-                    self.asm.mask_test(ok);
-                    self.asm.jump_if(Cond::NoCarry, begin);
-                } else {
-                    let reg = RAX.0;
-                    let line =
-                        Line { ins: &t::MOVMSK, reg, first: None, rm: Rm::Reg(ok), imm: None, mask: Mask::default() };
-                    self.asm.vector(line);
-                    self.asm.immediate(7, RAX, (1 << self.asm.isa.lanes()) - 1);
-                    self.asm.jump_if(Cond::NotEqual, begin);
-                }
+                self.leave_unless(ok, begin);
                 self.asm.bind(back);
                 self.rescues.push(Rescue { begin, back, function, x, value });
+            }
+            (Kind::Guard(place), None, None) => {
+                let Some(ok) = chosen else { return lost() };
+                let (begin, back) = (self.asm.label(), self.asm.label());
+                self.leave_unless(ok, begin);
+                self.detours.push(Detour { begin, back, place });
             }
             _ => return Err(Unsupported("an instruction of its code is incomplete".to_owned())),
         }
         Ok(())
+    }
+
+    /// Jumps unless a condition holds in all lanes; rax has a bit for each lane where it does.
+    fn leave_unless(&mut self, ok: u8, to: Label) {
+        if self.asm.isa.masks() {
+            self.asm.mask_to(RAX, ok);
+            self.asm.mask_test(ok);
+            self.asm.jump_if(Cond::NoCarry, to);
+            return;
+        }
+        let mask = Mask::default();
+        self.asm.vector(Line { ins: &t::MOVMSK, reg: RAX.0, first: None, rm: Rm::Reg(ok), imm: None, mask });
+        self.asm.immediate(7, RAX, (1 << self.asm.isa.lanes()) - 1);
+        self.asm.jump_if(Cond::NotEqual, to);
     }
 
     /// A free register, after storing what is needed last if there is none.

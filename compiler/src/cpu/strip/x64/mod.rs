@@ -8,22 +8,28 @@
 //!
 //! A leaf runs 16 elements an iteration, or a few times 16 when its body is small, as as many vectors as that takes;
 //! what is left runs masked, 16 at a time. Lanes without an element are neither read nor written, and combine nothing.
-//! What is rare (a lane that needs a function) is written behind the code.
+//! What is rare (a lane that needs a function) is written behind the code: where few early values tell whether any lane
+//! is rare, the main loop looks at those once and leaves for a complete body, else at every place.
 //!
 //! What strips need and this can't do is refused, and `clif` takes the strip: coverage grows op by op.
 
+mod access;
 mod allocate;
+mod analyse;
 mod encode;
+mod inst;
 mod select;
 mod streams;
 mod table;
 
 use allocate::{Rescue, Writer, pressure};
+use analyse::{Part, Shape, Usual};
 use encode::{
     Alu, Asm, Cond, Gpr, Isa, Line, Mask, Mem, R8, R9, R10, R11, R12, R13, R14, R15, RAX, RBP, RBX, RCX, RDI, RDX, RSI,
     RSP, Rm,
 };
-use select::{Bank, Fixed, Inst, Pin, Select, Shape, VReg, uniform_memory};
+use inst::{Bank, Fixed, Inst, Pin, VReg};
+use select::{Select, uniform_memory};
 use streams::{FUNCTIONS, RESCUE_VALUE, RESCUE_X, Streams};
 use table as t;
 
@@ -98,8 +104,10 @@ pub(super) fn compile(strip: &Strip, bits: VectorBits, text: bool) -> Result<Lea
     fixed.accs = (0..kept).map(|_| (0..copies).map(|_| fix(Bank::Vector, &mut banks, &mut homes)).collect()).collect();
 
     // What is left over holds the constants that gain most.
-    let once = Shape { groups: 1, tail: false };
-    let trial = Select::run(strip, &streams, &mut asm, once, &fixed, banks.clone())?;
+    let usual = Usual::of(strip);
+    let part = if usual.is_some() { Part::Usual } else { Part::Complete };
+    let once = Shape { groups: 1, tail: false, part };
+    let trial = Select::run(strip, &streams, &mut asm, once, &fixed, banks.clone(), usual.as_ref())?;
     let vectors = homes.iter().zip(&banks).filter(|(_, b)| **b == Bank::Vector).count();
     let spare = isa.registers().saturating_sub(pressure(&trial.code, &trial.banks, homes.len()) + vectors);
     let mut gains: Vec<(u32, u32)> =
@@ -113,7 +121,8 @@ pub(super) fn compile(strip: &Strip, bits: VectorBits, text: bool) -> Result<Lea
     let groups = [4, 2].into_iter().find(|g| body * g <= FULL).unwrap_or(1);
     // The pool of the trial is not used.
     let asm = Asm::new(isa, text);
-    let mut leaf = LeafWriter { asm, strip, streams: &streams, fixed: &fixed, banks, homes, groups };
+    let usual = usual.as_ref();
+    let mut leaf = LeafWriter { asm, strip, streams: &streams, fixed: &fixed, usual, banks, homes, groups };
     let (rescues, slots, spill) = leaf.write()?;
     let frame = spill as usize + 64 * slots;
     leaf.rare(&rescues, frame as i32);
@@ -139,6 +148,7 @@ struct LeafWriter<'a> {
     strip: &'a Strip,
     streams: &'a Streams,
     fixed: &'a Fixed,
+    usual: Option<&'a Usual>,
     banks: Vec<Bank>,
     homes: Vec<u8>,
     groups: usize,
@@ -172,7 +182,7 @@ impl LeafWriter<'_> {
         for (k, base) in self.streams.near() {
             self.asm.alu(Alu::Mov, base, Rm::Mem(Mem::at(RDI, 16 * k as i32), false));
         }
-        self.accumulators(&t::LOAD);
+        move_accumulators(&mut self.asm, self.fixed, &self.homes, &t::LOAD);
         for pin in &self.fixed.pins {
             let (constant, param) = match self.strip.ops.get(pin.val as usize).map(|o| o.op) {
                 Some(Op::Const(value)) => (Some(value), 0),
@@ -184,8 +194,15 @@ impl LeafWriter<'_> {
             self.asm.vector(plain(if splat { &t::SPLAT } else { &t::LOAD }, home, Rm::Mem(mem, false)));
         }
         let step = 16 * self.groups as i32;
-        let main = self.select(Shape { groups: self.groups, tail: false })?;
-        let tail = self.select(Shape { groups: 1, tail: true })?;
+        let groups = self.groups;
+        let part = if self.usual.is_some() { Part::Usual } else { Part::Complete };
+        let main = self.select(Shape { groups, tail: false, part })?;
+        let tail = self.select(Shape { groups: 1, tail: true, part: Part::Complete })?;
+        let copies = 16 / self.asm.isa.lanes();
+        let places = if self.usual.is_some() { 0..groups * copies } else { 0..0 };
+        let complete = places
+            .map(|p| self.select(Shape { groups, tail: false, part: Part::One(p / copies, p % copies) }))
+            .collect::<Result<Vec<_>, _>>()?;
         let spill = self.streams.frame();
 
         let (top, rest, done) = (self.asm.label(), self.asm.label(), self.asm.label());
@@ -199,6 +216,7 @@ impl LeafWriter<'_> {
             strip: self.strip,
             streams: self.streams,
             rescues: Vec::new(),
+            detours: Vec::new(),
             slots: 0,
             spill,
         };
@@ -221,32 +239,25 @@ impl LeafWriter<'_> {
             writer.asm.jump_if(Cond::Greater, again);
         }
         writer.asm.bind(done);
-        let (rescues, slots) = (writer.rescues, writer.slots);
-        self.accumulators(&t::STORE);
-        self.asm.address(RSP, Mem::at(RBP, -8 * saved.len() as i32));
-        saved.iter().rev().for_each(|r| self.asm.pop(*r));
-        self.asm.pop(RBP);
-        self.asm.zero_upper();
-        self.asm.ret();
-        Ok((rescues, slots, spill))
+        move_accumulators(writer.asm, self.fixed, &self.homes, &t::STORE);
+        writer.asm.address(RSP, Mem::at(RBP, -8 * saved.len() as i32));
+        saved.iter().rev().for_each(|r| writer.asm.pop(*r));
+        writer.asm.pop(RBP);
+        writer.asm.zero_upper();
+        writer.asm.ret();
+        for detour in std::mem::take(&mut writer.detours) {
+            let Some((code, banks)) = complete.get(detour.place) else { continue };
+            writer.asm.bind(detour.begin);
+            writer.body(code, banks, &self.homes, false)?;
+            writer.asm.jump(detour.back);
+        }
+        Ok((writer.rescues, writer.slots, spill))
     }
 
     fn select(&mut self, shape: Shape) -> Result<(Vec<Inst>, Vec<Bank>), Unsupported> {
         let banks = self.banks.clone();
-        let selected = Select::run(self.strip, self.streams, &mut self.asm, shape, self.fixed, banks)?;
+        let selected = Select::run(self.strip, self.streams, &mut self.asm, shape, self.fixed, banks, self.usual)?;
         Ok((selected.code, selected.banks))
-    }
-
-    /// Loads or stores those accumulators that are kept in registers.
-    fn accumulators(&mut self, ins: &'static t::Ins) {
-        let bytes = self.asm.isa.bytes();
-        for (j, vectors) in self.fixed.accs.iter().enumerate() {
-            for (c, reg) in vectors.iter().enumerate() {
-                let memory = Mem::at(RDX, (64 * j + bytes * c) as i32);
-                let home = self.home(*reg);
-                self.asm.vector(plain(ins, home, Rm::Mem(memory, false)));
-            }
-        }
     }
 
     /// The rare parts: each hands its operands to one routine that calls the function for the lanes that need it.
@@ -304,6 +315,18 @@ impl LeafWriter<'_> {
                 let memory = Rm::Mem(Mem::at(RSP, at + 32 * 64 + 2 * i32::from(k)), false);
                 self.asm.mask(if load { &t::KMOVE } else { &t::KSTORE }, k, None, memory);
             }
+        }
+    }
+}
+
+/// Loads or stores those accumulators that are kept in registers.
+fn move_accumulators(asm: &mut Asm, fixed: &Fixed, homes: &[u8], ins: &'static t::Ins) {
+    let bytes = asm.isa.bytes();
+    for (j, vectors) in fixed.accs.iter().enumerate() {
+        for (c, reg) in vectors.iter().enumerate() {
+            let memory = Mem::at(RDX, (64 * j + bytes * c) as i32);
+            let home = homes.get(*reg as usize).copied().unwrap_or(0);
+            asm.vector(plain(ins, home, Rm::Mem(memory, false)));
         }
     }
 }

@@ -11,113 +11,18 @@
 use frit_ir::types::Class;
 use frit_ir::{BinaryOp, DType, UnaryOp};
 
-use super::encode::{Asm, Mem, RAX, RSI, RSP};
-use super::streams::{Access, Streams};
+use super::analyse::{Part, Shape, Usual, absorbed, operands};
+use super::encode::{Asm, Mem, RSI};
+use super::inst::{Bank, Fixed, Inst, Kind, Source, VReg};
+use super::streams::Streams;
 use super::table::{self as t, Ins};
 use crate::cpu::strip::lanes::lane_bits;
 use crate::cpu::strip::{Op, Strip, Unsupported, Val};
-use crate::kernel::{Combine, Scalar};
-
-/// A virtual register. Each is written once, but for accumulators.
-pub(super) type VReg = u32;
-
-/// What kind of register a value needs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Bank {
-    Vector = 0,
-    Mask = 1,
-}
-
-/// The last operand of an instruction.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub(super) enum Source {
-    Reg(VReg),
-    /// Memory; one element for all lanes when the flag is set.
-    Mem(Mem, bool),
-    None,
-}
-
-/// What an instruction is.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Kind {
-    /// On vectors; comparisons under AVX-512 write masks.
-    Vector(&'static Ins),
-    /// On mask registers.
-    Mask(&'static Ins),
-    /// Copies the next elements of a stream into its place in the frame, one by one.
-    StageIn(u32),
-    /// Copies them back.
-    StageOut(u32),
-    /// Loads the base of a stream without a register of its own into rax, for the next instruction.
-    Base(u32),
-    /// `tied` where `chosen` is true, else the function of that number of `first`.
-    Rescue(u32),
-}
-
-/// An instruction on virtual registers.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Inst {
-    pub(super) kind: Kind,
-    pub(super) def: Option<VReg>,
-    /// Read, and overwritten by the result: they share a register.
-    pub(super) tied: Option<VReg>,
-    pub(super) first: Option<VReg>,
-    pub(super) rm: Source,
-    pub(super) stored: Option<VReg>,
-    /// A vector register named by the immediate, or the condition of a rescue.
-    pub(super) chosen: Option<VReg>,
-    pub(super) imm: Option<u8>,
-    pub(super) mask: Option<VReg>,
-    pub(super) zero: bool,
-}
-
-impl Inst {
-    fn new(kind: Kind) -> Self {
-        Inst {
-            kind,
-            def: None,
-            tied: None,
-            first: None,
-            rm: Source::None,
-            stored: None,
-            chosen: None,
-            imm: None,
-            mask: None,
-            zero: false,
-        }
-    }
-
-    /// The virtual registers that it reads.
-    pub(super) fn reads(&self) -> impl Iterator<Item = VReg> + use<> {
-        let rm = match self.rm {
-            Source::Reg(r) => Some(r),
-            Source::Mem(..) | Source::None => None,
-        };
-        [self.tied, self.first, rm, self.stored, self.chosen, self.mask].into_iter().flatten()
-    }
-}
-
-/// Registers that are the same at every iteration.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Fixed {
-    /// Accumulators: a register for each vector of the 16 lanes, for those that are kept in registers.
-    pub(super) accs: Vec<Vec<VReg>>,
-    /// Which lanes of the tail count: one mask register, or a vector each.
-    pub(super) masks: Vec<VReg>,
-    /// Constants and parameters kept in registers.
-    pub(super) pins: Vec<Pin>,
-}
-
-/// A constant or parameter in a register of its own.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Pin {
-    pub(super) val: Val,
-    pub(super) reg: VReg,
-}
+use crate::kernel::Scalar;
 
 /// Where a value is.
 #[derive(Clone, Copy, Debug)]
-enum Place {
+pub(super) enum Place {
     Reg(VReg),
     Mem(Mem, bool),
 }
@@ -131,85 +36,32 @@ pub(super) struct Selected {
     pub(super) scores: Vec<u32>,
 }
 
-/// How one body is written.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Shape {
-    /// Groups of 16 elements.
-    pub(super) groups: usize,
-    /// Only some lanes count.
-    pub(super) tail: bool,
-}
-
 pub(super) struct Select<'a> {
-    strip: &'a Strip,
-    streams: &'a Streams,
-    asm: &'a mut Asm,
-    shape: Shape,
-    fixed: &'a Fixed,
-    out: Selected,
+    usual: Option<&'a Usual>,
+    pub(super) strip: &'a Strip,
+    pub(super) streams: &'a Streams,
+    pub(super) asm: &'a mut Asm,
+    pub(super) shape: Shape,
+    pub(super) fixed: &'a Fixed,
+    pub(super) out: Selected,
     places: Vec<Option<Place>>,
-    uses: Vec<u32>,
+    pub(super) uses: Vec<u32>,
     last: Vec<usize>,
     /// Of each stream: the value that this element was last given.
-    written: Vec<Option<Val>>,
+    pub(super) written: Vec<Option<Val>>,
     /// Comparisons that their only user absorbs: see [`absorbed`].
     absorbed: Vec<bool>,
     /// The op, group and vector being written.
-    at: usize,
-    group: usize,
-    copy: usize,
+    pub(super) at: usize,
+    pub(super) group: usize,
+    pub(super) copy: usize,
 }
 
 /// Sign bit of a lane.
 const SIGN: u32 = 0x8000_0000;
 
-fn refuse<T>(what: String) -> Result<T, Unsupported> {
+pub(super) fn refuse<T>(what: String) -> Result<T, Unsupported> {
     Err(Unsupported(what))
-}
-
-/// The operands of an op.
-fn operands(op: &Op) -> impl Iterator<Item = Val> + use<> {
-    let all = match *op {
-        Op::Const(_) | Op::Param(_) | Op::Load(_) => [None; 3],
-        Op::Store(_, v) | Op::Unary(_, v) | Op::Cast { value: v, .. } | Op::Bitcast(v) => [Some(v), None, None],
-        Op::Binary(_, a, b) => [Some(a), Some(b), None],
-        Op::Select(a, b, c) | Op::Fma(a, b, c) | Op::Rescue { ok: a, value: b, x: c, .. } => {
-            [Some(a), Some(b), Some(c)]
-        }
-    };
-    all.into_iter().flatten()
-}
-
-/// Comparisons that become part of the instruction of their only user: `a < b ? a : b` is x86's own minimum, and
-/// `a == a and b == b` is one comparison for NaN.
-fn absorbed(strip: &Strip, uses: &[u32]) -> Vec<bool> {
-    let op = |v: Val| strip.ops.get(v as usize).map(|o| o.op);
-    let is_f32 = |v: Val| strip.ops.get(v as usize).is_some_and(|o| o.dtype == DType::F32);
-    let once = |v: Val| uses.get(v as usize) == Some(&1);
-    let mut absorbed = vec![false; strip.ops.len()];
-    for typed in &strip.ops {
-        let parts = match typed.op {
-            Op::Select(c, a, b) if is_f32(a) && once(c) => match op(c) {
-                Some(Op::Binary(BinaryOp::Lt, p, q)) if (a, b) == (p, q) || (a, b) == (q, p) => [Some(c), None],
-                _ => continue,
-            },
-            Op::Binary(BinaryOp::And, c, d) if c != d && once(c) && once(d) => match (op(c), op(d)) {
-                (Some(Op::Binary(BinaryOp::Eq, a, p)), Some(Op::Binary(BinaryOp::Eq, b, q)))
-                    if a == p && b == q && is_f32(a) && is_f32(b) =>
-                {
-                    [Some(c), Some(d)]
-                }
-                _ => continue,
-            },
-            _ => continue,
-        };
-        for c in parts.into_iter().flatten() {
-            if let Some(absorbed) = absorbed.get_mut(c as usize) {
-                *absorbed = true;
-            }
-        }
-    }
-    absorbed
 }
 
 impl<'a> Select<'a> {
@@ -221,6 +73,7 @@ impl<'a> Select<'a> {
         shape: Shape,
         fixed: &'a Fixed,
         banks: Vec<Bank>,
+        usual: Option<&'a Usual>,
     ) -> Result<Selected, Unsupported> {
         let count = strip.ops.len();
         let (mut uses, mut last) = (vec![0; count], vec![0; count]);
@@ -237,8 +90,29 @@ impl<'a> Select<'a> {
         let absorbed = absorbed(strip, &uses);
         let (places, written) = (vec![None; count], vec![None; strip.streams.len()]);
         let (at, group, copy) = (0, 0, 0);
-        let mut this =
-            Select { strip, streams, asm, shape, fixed, out, places, uses, last, written, absorbed, at, group, copy };
+        let usual = usual.filter(|_| shape.part == Part::Usual);
+        let mut this = Select {
+            usual,
+            strip,
+            streams,
+            asm,
+            shape,
+            fixed,
+            out,
+            places,
+            uses,
+            last,
+            written,
+            absorbed,
+            at,
+            group,
+            copy,
+        };
+        if let Part::One(group, copy) = shape.part {
+            (this.group, this.copy) = (group, copy);
+            this.body()?;
+            return Ok(this.out);
+        }
         for group in 0..shape.groups {
             this.group = group;
             this.stage(Kind::StageIn, |s| s.loaded);
@@ -251,60 +125,82 @@ impl<'a> Select<'a> {
         Ok(this.out)
     }
 
-    fn lanes(&self) -> usize {
+    pub(super) fn lanes(&self) -> usize {
         self.asm.isa.lanes()
     }
 
-    fn masks(&self) -> bool {
+    pub(super) fn masks(&self) -> bool {
         self.asm.isa.masks()
-    }
-
-    fn stage(&mut self, kind: fn(u32) -> Kind, wanted: fn(&crate::cpu::strip::Stream) -> bool) {
-        for (k, stream) in self.strip.streams.iter().enumerate() {
-            if wanted(stream) && self.streams.staged(k, self.shape.tail) {
-                // Which group it is travels in the immediate.
-                self.out.code.push(Inst { imm: Some(self.group as u8), ..Inst::new(kind(k as u32)) });
-            }
-        }
     }
 
     fn body(&mut self) -> Result<(), Unsupported> {
         self.places.fill(None);
         self.written.fill(None);
-        for (i, typed) in self.strip.ops.iter().enumerate() {
-            self.at = i;
-            let place = self.op(typed.op, typed.dtype)?;
-            if let (Some(slot), Some(place)) = (self.places.get_mut(i), place) {
-                *slot = Some(place);
+        let place = self.group * (16 / self.lanes()) + self.copy;
+        match self.usual {
+            None => self.ops(&|_| true)?,
+            Some(usual) => {
+                self.ops(&|i| usual.early.get(i) == Some(&true))?;
+                self.guard(&usual.conditions, place)?;
+                self.ops(&|i| usual.early.get(i) != Some(&true) && usual.late.get(i) == Some(&true))?;
             }
         }
         self.at = usize::MAX;
         for (j, acc) in self.strip.accs.iter().enumerate() {
             self.accumulate(j, acc.combine, acc.value)?;
         }
+        if self.usual.is_some() {
+            self.push(Inst::new(Kind::Back(place)));
+        }
+        Ok(())
+    }
+
+    fn ops(&mut self, wanted: &dyn Fn(usize) -> bool) -> Result<(), Unsupported> {
+        for (i, typed) in self.strip.ops.iter().enumerate().filter(|(i, _)| wanted(*i)) {
+            self.at = i;
+            let place = self.op(typed.op, typed.dtype)?;
+            if let (Some(slot), Some(place)) = (self.places.get_mut(i), place) {
+                *slot = Some(place);
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves unless the conditions hold in all lanes.
+    fn guard(&mut self, conditions: &[Val], place: usize) -> Result<(), Unsupported> {
+        let mut all: Option<VReg> = None;
+        for &condition in conditions {
+            let c = self.reg(condition)?;
+            all = Some(match all {
+                None => c,
+                Some(a) if self.masks() => self.mask_op(&t::KAND, Some(a), c),
+                Some(a) => self.vector(&t::ANDPS, Some(a), Source::Reg(c), None),
+            });
+        }
+        self.push(Inst { chosen: all, ..Inst::new(Kind::Guard(place)) });
         Ok(())
     }
 
     // Registers and places.
 
-    fn fresh(&mut self, bank: Bank) -> VReg {
+    pub(super) fn fresh(&mut self, bank: Bank) -> VReg {
         self.out.banks.push(bank);
         self.out.banks.len() as VReg - 1
     }
 
-    fn push(&mut self, inst: Inst) {
+    pub(super) fn push(&mut self, inst: Inst) {
         self.out.code.push(inst);
     }
 
     /// `fresh = ins(first, rm)`
-    fn vector(&mut self, ins: &'static Ins, first: Option<VReg>, rm: Source, imm: Option<u8>) -> VReg {
+    pub(super) fn vector(&mut self, ins: &'static Ins, first: Option<VReg>, rm: Source, imm: Option<u8>) -> VReg {
         let def = self.fresh(Bank::Vector);
         self.push(Inst { def: Some(def), first, rm, imm, ..Inst::new(Kind::Vector(ins)) });
         def
     }
 
     /// A comparison into a mask register.
-    fn compare(&mut self, ins: &'static Ins, first: VReg, rm: Source, imm: Option<u8>) -> VReg {
+    pub(super) fn compare(&mut self, ins: &'static Ins, first: VReg, rm: Source, imm: Option<u8>) -> VReg {
         let def = self.fresh(Bank::Mask);
         self.push(Inst { def: Some(def), first: Some(first), rm, imm, ..Inst::new(Kind::Vector(ins)) });
         def
@@ -324,18 +220,18 @@ impl<'a> Select<'a> {
         (mem, splat)
     }
 
-    fn splat_source(&mut self, bits: u32) -> Source {
+    pub(super) fn splat_source(&mut self, bits: u32) -> Source {
         let (mem, splat) = self.splat(bits);
         Source::Mem(mem, splat)
     }
 
     /// A value from memory in a register.
-    fn load(&mut self, mem: Mem, splat: bool) -> VReg {
+    pub(super) fn load(&mut self, mem: Mem, splat: bool) -> VReg {
         let ins = if splat { &t::SPLAT } else { &t::LOAD };
         self.vector(ins, None, Source::Mem(mem, false), None)
     }
 
-    fn dtype(&self, v: Val) -> DType {
+    pub(super) fn dtype(&self, v: Val) -> DType {
         self.strip.ops.get(v as usize).map_or(DType::F32, |op| op.dtype)
     }
 
@@ -343,7 +239,7 @@ impl<'a> Select<'a> {
         matches!(self.strip.ops.get(v as usize).map(|op| op.op), Some(Op::Const(_) | Op::Param(_)))
     }
 
-    fn place(&mut self, v: Val) -> Result<Place, Unsupported> {
+    pub(super) fn place(&mut self, v: Val) -> Result<Place, Unsupported> {
         match self.places.get(v as usize) {
             Some(Some(place)) => Ok(*place),
             _ => refuse("an op of a strip uses what is not there".to_owned()),
@@ -359,7 +255,7 @@ impl<'a> Select<'a> {
     }
 
     /// A value in a register.
-    fn reg(&mut self, v: Val) -> Result<VReg, Unsupported> {
+    pub(super) fn reg(&mut self, v: Val) -> Result<VReg, Unsupported> {
         match self.place(v)? {
             Place::Reg(r) => Ok(r),
             Place::Mem(mem, splat) => {
@@ -370,7 +266,7 @@ impl<'a> Select<'a> {
     }
 
     /// A value as a last operand.
-    fn source(&mut self, v: Val) -> Result<Source, Unsupported> {
+    pub(super) fn source(&mut self, v: Val) -> Result<Source, Unsupported> {
         Ok(match self.place(v)? {
             Place::Reg(r) => Source::Reg(r),
             Place::Mem(mem, splat) => {
@@ -421,6 +317,7 @@ impl<'a> Select<'a> {
                 let x = self.reg(v)?;
                 self.normal(dtype, x)
             }
+            Op::Rescue { value, .. } if self.usual.is_some() => return self.place(value).map(Some),
             Op::Rescue { ok, value, op, x } => self.rescue(ok, value, op, x)?,
         };
         Ok(Some(Place::Reg(reg)))
@@ -438,136 +335,8 @@ impl<'a> Select<'a> {
         Ok(Place::Reg(self.compare(&t::PTESTMD, lanes, Source::Reg(lanes), None)))
     }
 
-    /// The next elements of a stream.
-    fn read(&mut self, stream: u32, dtype: DType) -> Result<Place, Unsupported> {
-        if let Some(Some(v)) = self.written.get(stream as usize) {
-            let v = *v;
-            return self.place(v);
-        }
-        let k = stream as usize;
-        let (tail, staged) = (self.shape.tail, self.streams.staged(k, self.shape.tail));
-        let mem = self.memory(stream);
-        let x = if staged {
-            self.load(mem, false)
-        } else {
-            let ins = match (dtype.size(), dtype.class() == Class::Signed) {
-                (4, _) => &t::LOAD,
-                (1, true) => &t::PMOVSXBD,
-                (1, false) => &t::PMOVZXBD,
-                (2, true) => &t::PMOVSXWD,
-                (2, false) => &t::PMOVZXWD,
-                _ => return refuse(format!("a load of {dtype}")),
-            };
-            let stored = self.strip.streams.get(k).is_some_and(|s| s.stored);
-            let once = self.uses.get(self.at) == Some(&1) && self.streams.access(k) != Access::Far;
-            if dtype.size() == 4 && once && !tail && !stored {
-                return Ok(Place::Mem(mem, false));
-            }
-            let mut inst = Inst { rm: Source::Mem(mem, false), ..Inst::new(Kind::Vector(ins)) };
-            if tail && self.masks() {
-                (inst.mask, inst.zero) = (self.tail_mask(), true);
-            } else if tail {
-                (inst.kind, inst.first) = (Kind::Vector(&t::MASKLOAD), self.tail_mask());
-            }
-            let def = self.fresh(Bank::Vector);
-            self.push(Inst { def: Some(def), ..inst });
-            def
-        };
-        if dtype != DType::Bool {
-            return Ok(Place::Reg(x));
-        }
-        if self.masks() {
-            return Ok(Place::Reg(self.compare(&t::PTESTMD, x, Source::Reg(x), None)));
-        }
-        let zero = self.splat_source(0);
-        Ok(Place::Reg(self.vector(&t::PCMPGTD, Some(x), zero, None)))
-    }
-
-    fn tail_mask(&self) -> Option<VReg> {
-        self.fixed.masks.get(if self.masks() { 0 } else { self.copy }).copied()
-    }
-
-    /// Where the next elements of a stream lie, or their copies; a base that has no register is loaded.
-    fn memory(&mut self, stream: u32) -> Mem {
-        let k = stream as usize;
-        let element = (self.copy * self.lanes()) as i32;
-        if self.streams.staged(k, self.shape.tail) {
-            return Mem::at(RSP, self.streams.stage(k) + 4 * element);
-        }
-        let size = self.strip.streams.get(k).map_or(4, |s| s.dtype.size()) as i32;
-        let base = match self.streams.access(k) {
-            Access::Near(base) => base,
-            Access::Far | Access::Strided => {
-                self.push(Inst::new(Kind::Base(stream)));
-                RAX
-            }
-        };
-        let scale = size.trailing_zeros() as u8;
-        Mem::At { base, index: Some((super::encode::R11, scale)), disp: (16 * self.group as i32 + element) * size }
-    }
-
-    /// Stores the next elements of a stream.
-    fn write(&mut self, stream: u32, v: Val, dtype: DType) -> Result<(), Unsupported> {
-        let k = stream as usize;
-        let (tail, staged) = (self.shape.tail, self.streams.staged(k, self.shape.tail));
-        let mut x = if dtype == DType::Bool { self.bits_of(v, 1)? } else { self.reg(v)? };
-        let ins = match dtype.size() {
-            _ if staged => &t::STORE,
-            4 => &t::STORE,
-            1 if self.masks() => &t::PMOVDB,
-            2 if self.masks() => &t::PMOVDW,
-            1 => {
-                let pick = self.bytes_of_lanes(&[0, 4, 8, 12]);
-                x = self.vector(&t::PSHUFB, Some(x), pick, None);
-                x = self.join_halves(x, [0, 4, 3, 3]);
-                if self.lanes() == 8 { &t::STORE8 } else { &t::STORE4 }
-            }
-            2 => {
-                let pick = self.bytes_of_lanes(&[0, 1, 4, 5, 8, 9, 12, 13]);
-                x = self.vector(&t::PSHUFB, Some(x), pick, None);
-                if self.lanes() == 8 {
-                    x = self.join_halves(x, [0, 1, 4, 5]);
-                    &t::STORE16
-                } else {
-                    &t::STORE8
-                }
-            }
-            _ => return refuse(format!("a store of {dtype}")),
-        };
-        let mem = self.memory(stream);
-        let mut inst = Inst { rm: Source::Mem(mem, false), stored: Some(x), ..Inst::new(Kind::Vector(ins)) };
-        if tail && !staged {
-            if self.masks() {
-                inst.mask = self.tail_mask();
-            } else {
-                (inst.kind, inst.first) = (Kind::Vector(&t::MASKSTORE), self.tail_mask());
-            }
-        }
-        self.push(inst);
-        Ok(())
-    }
-
-    /// Which bytes of each 128 bits come first; the rest are zeros.
-    fn bytes_of_lanes(&mut self, pick: &[u8]) -> Source {
-        let mut one = pick.to_vec();
-        one.resize(16, 0x80);
-        let all = one.repeat(self.lanes() / 4);
-        Source::Mem(self.asm.constant(&all), false)
-    }
-
-    /// The first parts of both 128-bit halves next to each other.
-    fn join_halves(&mut self, x: VReg, doublewords: [u32; 4]) -> VReg {
-        if self.lanes() != 8 {
-            return x;
-        }
-        let order: Vec<u8> = doublewords.iter().chain(&[3; 4]).flat_map(|i| i.to_le_bytes()).collect();
-        let order = self.asm.constant(&order);
-        let order = self.load(order, false);
-        self.vector(&t::PERMD, Some(order), Source::Reg(x), None)
-    }
-
     /// A bool as an integer or the bits of a float: `bits` where it is true.
-    fn bits_of(&mut self, v: Val, bits: u32) -> Result<VReg, Unsupported> {
+    pub(super) fn bits_of(&mut self, v: Val, bits: u32) -> Result<VReg, Unsupported> {
         let x = self.reg(v)?;
         let (mem, splat) = self.splat(bits);
         if !self.masks() {
@@ -789,7 +558,7 @@ impl<'a> Select<'a> {
     }
 
     /// The smaller or larger; NaN wins, -0 is below +0.
-    fn extreme(&mut self, smallest: bool, a: VReg, b: VReg) -> VReg {
+    pub(super) fn extreme(&mut self, smallest: bool, a: VReg, b: VReg) -> VReg {
         if self.masks() {
             // `vrange` orders zeros but prefers numbers to NaN: those lanes take the sum, which is NaN.
             let (def, sign_of_result) = (self.fresh(Bank::Vector), 4);
@@ -904,69 +673,6 @@ impl<'a> Select<'a> {
         let inst = Inst { first: Some(x), chosen: Some(ok), ..Inst::new(Kind::Rescue(function as u32)) };
         self.push(Inst { def: Some(def), tied: Some(value), ..inst });
         Ok(def)
-    }
-
-    /// Combines a value into the accumulator of its lanes.
-    fn accumulate(&mut self, j: usize, how: Combine, v: Val) -> Result<(), Unsupported> {
-        let dtype = self.dtype(v);
-        let tail = self.shape.tail;
-        let place = self.fixed.accs.get(j).and_then(|vectors| vectors.get(self.copy)).copied();
-        let memory = Mem::at(super::encode::RDX, (64 * j + self.asm.isa.bytes() * self.copy) as i32);
-        let acc = match place {
-            Some(acc) => acc,
-            None => self.load(memory, false),
-        };
-        let single = match (dtype, how.op()) {
-            (DType::F32, BinaryOp::Add) => Some(&t::ADDPS),
-            (DType::F32, BinaryOp::Mul) => Some(&t::MULPS),
-            (DType::F32, _) => None,
-            (_, BinaryOp::Add) => Some(&t::PADDD),
-            (_, BinaryOp::Mul) => Some(&t::PMULLD),
-            (DType::U32, BinaryOp::Min) => Some(&t::PMINUD),
-            (DType::U32, _) => Some(&t::PMAXUD),
-            (_, BinaryOp::Min) => Some(&t::PMINSD),
-            (_, _) => Some(&t::PMAXSD),
-        };
-        let new = match single {
-            Some(ins) => {
-                let value = self.source(v)?;
-                if !tail && place.is_some() {
-                    let inst = Inst { first: Some(acc), rm: value, ..Inst::new(Kind::Vector(ins)) };
-                    self.push(Inst { def: Some(acc), ..inst });
-                    return Ok(());
-                }
-                self.vector(ins, Some(acc), value, None)
-            }
-            None => {
-                let value = self.reg(v)?;
-                self.extreme(how.op() == BinaryOp::Min, acc, value)
-            }
-        };
-        let kept = if !tail {
-            new
-        } else if self.masks() {
-            let def = place.unwrap_or_else(|| self.fresh(Bank::Vector));
-            let inst = Inst { mask: self.tail_mask(), rm: Source::Reg(new), ..Inst::new(Kind::Vector(&t::MOVE)) };
-            self.push(Inst { def: Some(def), tied: Some(acc), ..inst });
-            def
-        } else {
-            let inst = Inst { first: Some(acc), rm: Source::Reg(new), ..Inst::new(Kind::Vector(&t::BLENDV)) };
-            let def = place.unwrap_or_else(|| self.fresh(Bank::Vector));
-            self.push(Inst { def: Some(def), chosen: self.tail_mask(), imm: Some(0), ..inst });
-            def
-        };
-        match place {
-            Some(acc) if kept != acc => {
-                let inst = Inst { def: Some(acc), rm: Source::Reg(kept), ..Inst::new(Kind::Vector(&t::MOVE)) };
-                self.push(inst);
-            }
-            Some(_) => {}
-            None => {
-                let inst = Inst { stored: Some(kept), ..Inst::new(Kind::Vector(&t::STORE)) };
-                self.push(Inst { rm: Source::Mem(memory, false), ..inst });
-            }
-        }
-        Ok(())
     }
 }
 

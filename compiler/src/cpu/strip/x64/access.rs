@@ -1,0 +1,214 @@
+//! How selected code reads and writes memory: streams and accumulators.
+
+use frit_ir::types::Class;
+use frit_ir::{BinaryOp, DType};
+
+use super::encode::{Mem, R11, RAX, RDX, RSP};
+use super::inst::{Bank, Inst, Kind, Source, VReg};
+use super::select::{Place, Select, refuse};
+use super::streams::Access;
+use super::table as t;
+use crate::cpu::strip::{Stream, Unsupported, Val};
+use crate::kernel::Combine;
+
+impl Select<'_> {
+    pub(super) fn stage(&mut self, kind: fn(u32) -> Kind, wanted: fn(&Stream) -> bool) {
+        for (k, stream) in self.strip.streams.iter().enumerate() {
+            if wanted(stream) && self.streams.staged(k, self.shape.tail) {
+                // Which group it is travels in the immediate.
+                self.out.code.push(Inst { imm: Some(self.group as u8), ..Inst::new(kind(k as u32)) });
+            }
+        }
+    }
+
+    /// The next elements of a stream.
+    pub(super) fn read(&mut self, stream: u32, dtype: DType) -> Result<Place, Unsupported> {
+        if let Some(Some(v)) = self.written.get(stream as usize) {
+            let v = *v;
+            return self.place(v);
+        }
+        let k = stream as usize;
+        let (tail, staged) = (self.shape.tail, self.streams.staged(k, self.shape.tail));
+        let mem = self.memory(stream);
+        let x = if staged {
+            self.load(mem, false)
+        } else {
+            let ins = match (dtype.size(), dtype.class() == Class::Signed) {
+                (4, _) => &t::LOAD,
+                (1, true) => &t::PMOVSXBD,
+                (1, false) => &t::PMOVZXBD,
+                (2, true) => &t::PMOVSXWD,
+                (2, false) => &t::PMOVZXWD,
+                _ => return refuse(format!("a load of {dtype}")),
+            };
+            let stored = self.strip.streams.get(k).is_some_and(|s| s.stored);
+            let once = self.uses.get(self.at) == Some(&1) && self.streams.access(k) != Access::Far;
+            if dtype.size() == 4 && once && !tail && !stored {
+                return Ok(Place::Mem(mem, false));
+            }
+            let mut inst = Inst { rm: Source::Mem(mem, false), ..Inst::new(Kind::Vector(ins)) };
+            if tail && self.masks() {
+                (inst.mask, inst.zero) = (self.tail_mask(), true);
+            } else if tail {
+                (inst.kind, inst.first) = (Kind::Vector(&t::MASKLOAD), self.tail_mask());
+            }
+            let def = self.fresh(Bank::Vector);
+            self.push(Inst { def: Some(def), ..inst });
+            def
+        };
+        if dtype != DType::Bool {
+            return Ok(Place::Reg(x));
+        }
+        if self.masks() {
+            return Ok(Place::Reg(self.compare(&t::PTESTMD, x, Source::Reg(x), None)));
+        }
+        let zero = self.splat_source(0);
+        Ok(Place::Reg(self.vector(&t::PCMPGTD, Some(x), zero, None)))
+    }
+
+    fn tail_mask(&self) -> Option<VReg> {
+        self.fixed.masks.get(if self.masks() { 0 } else { self.copy }).copied()
+    }
+
+    /// Where the next elements of a stream lie, or their copies; a base that has no register is loaded.
+    fn memory(&mut self, stream: u32) -> Mem {
+        let k = stream as usize;
+        let element = (self.copy * self.lanes()) as i32;
+        if self.streams.staged(k, self.shape.tail) {
+            return Mem::at(RSP, self.streams.stage(k) + 4 * element);
+        }
+        let size = self.strip.streams.get(k).map_or(4, |s| s.dtype.size()) as i32;
+        let base = match self.streams.access(k) {
+            Access::Near(base) => base,
+            Access::Far | Access::Strided => {
+                self.push(Inst::new(Kind::Base(stream)));
+                RAX
+            }
+        };
+        let scale = size.trailing_zeros() as u8;
+        Mem::At { base, index: Some((R11, scale)), disp: (16 * self.group as i32 + element) * size }
+    }
+
+    /// Stores the next elements of a stream.
+    pub(super) fn write(&mut self, stream: u32, v: Val, dtype: DType) -> Result<(), Unsupported> {
+        let k = stream as usize;
+        let (tail, staged) = (self.shape.tail, self.streams.staged(k, self.shape.tail));
+        let mut x = if dtype == DType::Bool { self.bits_of(v, 1)? } else { self.reg(v)? };
+        let ins = match dtype.size() {
+            _ if staged => &t::STORE,
+            4 => &t::STORE,
+            1 if self.masks() => &t::PMOVDB,
+            2 if self.masks() => &t::PMOVDW,
+            1 => {
+                let pick = self.bytes_of_lanes(&[0, 4, 8, 12]);
+                x = self.vector(&t::PSHUFB, Some(x), pick, None);
+                x = self.join_halves(x, [0, 4, 3, 3]);
+                if self.lanes() == 8 { &t::STORE8 } else { &t::STORE4 }
+            }
+            2 => {
+                let pick = self.bytes_of_lanes(&[0, 1, 4, 5, 8, 9, 12, 13]);
+                x = self.vector(&t::PSHUFB, Some(x), pick, None);
+                if self.lanes() == 8 {
+                    x = self.join_halves(x, [0, 1, 4, 5]);
+                    &t::STORE16
+                } else {
+                    &t::STORE8
+                }
+            }
+            _ => return refuse(format!("a store of {dtype}")),
+        };
+        let mem = self.memory(stream);
+        let mut inst = Inst { rm: Source::Mem(mem, false), stored: Some(x), ..Inst::new(Kind::Vector(ins)) };
+        if tail && !staged {
+            if self.masks() {
+                inst.mask = self.tail_mask();
+            } else {
+                (inst.kind, inst.first) = (Kind::Vector(&t::MASKSTORE), self.tail_mask());
+            }
+        }
+        self.push(inst);
+        Ok(())
+    }
+
+    /// Which bytes of each 128 bits come first; the rest are zeros.
+    fn bytes_of_lanes(&mut self, pick: &[u8]) -> Source {
+        let mut one = pick.to_vec();
+        one.resize(16, 0x80);
+        let all = one.repeat(self.lanes() / 4);
+        Source::Mem(self.asm.constant(&all), false)
+    }
+
+    /// The first parts of both 128-bit halves next to each other.
+    fn join_halves(&mut self, x: VReg, doublewords: [u32; 4]) -> VReg {
+        if self.lanes() != 8 {
+            return x;
+        }
+        let order: Vec<u8> = doublewords.iter().chain(&[3; 4]).flat_map(|i| i.to_le_bytes()).collect();
+        let order = self.asm.constant(&order);
+        let order = self.load(order, false);
+        self.vector(&t::PERMD, Some(order), Source::Reg(x), None)
+    }
+
+    /// Combines a value into the accumulator of its lanes.
+    pub(super) fn accumulate(&mut self, j: usize, how: Combine, v: Val) -> Result<(), Unsupported> {
+        let dtype = self.dtype(v);
+        let tail = self.shape.tail;
+        let place = self.fixed.accs.get(j).and_then(|vectors| vectors.get(self.copy)).copied();
+        let memory = Mem::at(RDX, (64 * j + self.asm.isa.bytes() * self.copy) as i32);
+        let acc = match place {
+            Some(acc) => acc,
+            None => self.load(memory, false),
+        };
+        let single = match (dtype, how.op()) {
+            (DType::F32, BinaryOp::Add) => Some(&t::ADDPS),
+            (DType::F32, BinaryOp::Mul) => Some(&t::MULPS),
+            (DType::F32, _) => None,
+            (_, BinaryOp::Add) => Some(&t::PADDD),
+            (_, BinaryOp::Mul) => Some(&t::PMULLD),
+            (DType::U32, BinaryOp::Min) => Some(&t::PMINUD),
+            (DType::U32, _) => Some(&t::PMAXUD),
+            (_, BinaryOp::Min) => Some(&t::PMINSD),
+            (_, _) => Some(&t::PMAXSD),
+        };
+        let new = match single {
+            Some(ins) => {
+                let value = self.source(v)?;
+                if !tail && place.is_some() {
+                    let inst = Inst { first: Some(acc), rm: value, ..Inst::new(Kind::Vector(ins)) };
+                    self.push(Inst { def: Some(acc), ..inst });
+                    return Ok(());
+                }
+                self.vector(ins, Some(acc), value, None)
+            }
+            None => {
+                let value = self.reg(v)?;
+                self.extreme(how.op() == BinaryOp::Min, acc, value)
+            }
+        };
+        let kept = if !tail {
+            new
+        } else if self.masks() {
+            let def = place.unwrap_or_else(|| self.fresh(Bank::Vector));
+            let inst = Inst { mask: self.tail_mask(), rm: Source::Reg(new), ..Inst::new(Kind::Vector(&t::MOVE)) };
+            self.push(Inst { def: Some(def), tied: Some(acc), ..inst });
+            def
+        } else {
+            let inst = Inst { first: Some(acc), rm: Source::Reg(new), ..Inst::new(Kind::Vector(&t::BLENDV)) };
+            let def = place.unwrap_or_else(|| self.fresh(Bank::Vector));
+            self.push(Inst { def: Some(def), chosen: self.tail_mask(), imm: Some(0), ..inst });
+            def
+        };
+        match place {
+            Some(acc) if kept != acc => {
+                let inst = Inst { def: Some(acc), rm: Source::Reg(kept), ..Inst::new(Kind::Vector(&t::MOVE)) };
+                self.push(inst);
+            }
+            Some(_) => {}
+            None => {
+                let inst = Inst { stored: Some(kept), ..Inst::new(Kind::Vector(&t::STORE)) };
+                self.push(Inst { rm: Source::Mem(memory, false), ..inst });
+            }
+        }
+        Ok(())
+    }
+}
