@@ -268,7 +268,12 @@ macro_rules! ops {
             pub fn attributes(&self) -> Vec<(&'static str, AttrValue)> {
                 match self {
                     Op::Unary(_) | Op::Binary(_) => Vec::new(),
-                    $( Op::$name { $($attr),* } => vec![$((stringify!($attr), Attr::to_value($attr))),*], )*
+                    $( Op::$name { $($attr),* } => {
+                        let all: Vec<Option<(&'static str, AttrValue)>> = vec![
+                            $((!Attr::is_absent($attr)).then(|| (stringify!($attr), Attr::to_value($attr)))),*
+                        ];
+                        all.into_iter().flatten().collect()
+                    } )*
                 }
             }
 

@@ -36,7 +36,7 @@ pub(super) static RULES: &[Rule] = &[
         Ok(vec![b.binary(BinaryOp::Mul, p, q)?])
     }),
     rule!("div-by-repeated", "x / broadcast(y) = x broadcast(1 / y)",
-        "y is at most a quarter as large; below 2^-126 it counts as 0", Reassociate Strength Rounding, div_by_repeated, |b| {
+        "y is at most a quarter as large and the quotient is not rounded; y below 2^-126 counts as 0", Reassociate Strength Rounding, div_by_repeated, |b| {
         let (x, y) = (input(b, &[3, 8]), input(b, &[3, 1]));
         let y = b.unary(UnaryOp::Exp, y)?;
         Ok(vec![b.binary(BinaryOp::Div, x, y)?])
@@ -116,6 +116,15 @@ fn div_by_repeated(s: &Scope<'_>, id: NodeId) -> Outcome {
     };
     if !fewer {
         return Outcome::Near("the divisor is hardly smaller");
+    }
+    // One last digit decides which integer comes out.
+    let rounds = |op: &Op| match op {
+        Op::Unary(UnaryOp::Floor | UnaryOp::Ceil | UnaryOp::Trunc | UnaryOp::RoundEven) => true,
+        Op::Cast { to, .. } => !to.is_float(),
+        _ => false,
+    };
+    if s.f.uses(Value { node: id, result: 0 }).iter().any(|(user, _)| rounds(&s.f.node(*user).op)) {
+        return Outcome::Near("the quotient is rounded to an integer");
     }
     let (op, dtype) = (op.clone(), ty.dtype);
     found([divisor], move |b| {
