@@ -129,14 +129,23 @@ impl CompileError {
     }
 }
 
-/// Compiles a module.
-pub fn compile(mut module: Module, options: &Options) -> Result<Compiled, CompileError> {
-    let start = Instant::now();
-    set_dims(&mut module, &options.dims)?;
-    let pipeline = match &options.passes {
+/// The passes that `options` ask for.
+///
+/// # Errors
+/// A text that is no pipeline.
+pub fn pipeline(options: &Options) -> Result<Pipeline, CompileError> {
+    Ok(match &options.passes {
         Some(text) => Pipeline::parse(text)?,
         None => Pipeline::of(options.level),
-    };
+    })
+}
+
+/// Extents set and passes run: a module's way as far as it is independent of machines.
+///
+/// # Errors
+/// What a pass refuses.
+pub fn run_passes(module: &mut Module, pipeline: &Pipeline, options: &Options) -> Result<Report, CompileError> {
+    set_dims(module, &options.dims)?;
     let pass_options = manager::Options {
         math: options.math,
         fuel: options.fuel,
@@ -144,7 +153,13 @@ pub fn compile(mut module: Module, options: &Options) -> Result<Compiled, Compil
         dump_dir: options.dump_dir.clone(),
         fixed: options.fixed.clone(),
     };
-    let report = manager::run(&mut module, &pipeline, &pass_options)?;
+    Ok(manager::run(module, pipeline, &pass_options)?)
+}
+
+/// Compiles a module.
+pub fn compile(mut module: Module, options: &Options) -> Result<Compiled, CompileError> {
+    let start = Instant::now();
+    let report = run_passes(&mut module, &pipeline(options)?, options)?;
     let passes = start.elapsed();
 
     let start = Instant::now();

@@ -4,13 +4,16 @@
 //! - [`library`] matrix products, convolutions, sorting: what is called rather than generated.
 //! - [`data`] arrays in files: .npy and .npz.
 //! - [`session`] compiled models, contexts that run them; `executor` walks the steps.
-//! - [`load`] files to modules; `artifact` compiled files to models. With the feature `jit`: `compile` modules to models, `verify` ONNX test cases.
+//! - [`load`] files to modules; `artifact` compiled files to models. With the feature `jit`: `compile` modules to models, `export` modules as others
+//!   may have them, `verify` ONNX test cases.
 
 mod artifact;
 #[cfg(feature = "jit")]
 pub mod compile;
 pub mod data;
 mod executor;
+#[cfg(feature = "jit")]
+pub mod export;
 pub mod library;
 pub mod load;
 pub mod pool;

@@ -1,4 +1,4 @@
-//! ONNX files in, modules out.
+//! ONNX files in, modules out; and modules out as ONNX files.
 //!
 //! ```text
 //!  model.onnx --> proto (prost structs) -- import --> Module of `onnx` ops --> passes/legalize
@@ -12,12 +12,14 @@
 //! - `value`: test values in files of their own.
 //! - [`opsets`]: the versions of all official operators, as a table.
 //! - `import`: names to values, functions inlined, subgraphs to regions.
+//! - `export`: a module of core ops as a model.
 //! - `error`: what was wrong, or a report of everything that is missing.
 //!
 //! Nothing in a file is trusted: whatever its bytes, the answer is a module or an error, and no memory is taken because
 //! a file claims to need it.
 
 mod error;
+mod export;
 mod external;
 mod import;
 pub mod opsets;
@@ -28,6 +30,9 @@ mod testing;
 mod value;
 
 pub use error::{Missing, MissingKind, OnnxError, Place, Report};
+pub use export::{
+    DEFAULT_OPSET, EXPORT_OPSETS, ExportError, ExportOptions, Refusals, export, export_bytes, write_file as write_model,
+};
 pub use import::{INLINE_ELEMENTS, from_bytes, load};
 pub use tensor::{SPARSE_LIMIT, data_type, to_proto as tensor_to_proto};
 pub use value::{read_tensor, read_value, write_value};

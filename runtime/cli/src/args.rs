@@ -31,6 +31,7 @@ pub(crate) enum Command {
     /// Compile a model; tell what every stage did, write it as .fritc, or show a stage as text
     #[command(
         after_help = "Examples:\n  frit compile model.onnx -o model.fritc\n  frit compile model.onnx --emit loops\n  \
+                            frit compile model.frit --emit onnx -o model.onnx\n  \
                             frit compile model.onnx --dump-ir dump && frit run dump/04-simplify.frit"
     )]
     Compile(CompileArgs),
@@ -77,6 +78,8 @@ pub(crate) enum Math {
 pub(crate) enum Emit {
     /// The module after all passes
     Frit,
+    /// The module after all passes but fusion, as an ONNX model
+    Onnx,
     /// Loop IR and schedules of all kernels
     Loops,
     /// Cranelift IR
@@ -182,10 +185,10 @@ pub(crate) struct CompileArgs {
     /// The model
     #[arg(value_hint = ValueHint::AnyPath)]
     pub(crate) model: PathBuf,
-    /// Where to write: the .fritc, or the text of --emit (stdout unless given)
+    /// Where to write: the .fritc, or what --emit asks for (stdout unless given)
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) output: Option<PathBuf>,
-    /// Show a stage of the compilation as text
+    /// Show a stage of the compilation
     #[arg(long, value_enum, conflicts_with = "json")]
     pub(crate) emit: Option<Emit>,
     #[command(flatten)]

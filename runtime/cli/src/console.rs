@@ -55,8 +55,13 @@ impl Console {
 
     /// Prints text as it is.
     pub(crate) fn text(&self, text: &str) -> Done {
+        self.bytes(text.as_bytes())
+    }
+
+    /// Writes bytes to stdout.
+    pub(crate) fn bytes(&self, bytes: &[u8]) -> Done {
         let mut out = io::stdout().lock();
-        out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|e| CliError::output(&e))
+        out.write_all(bytes).and_then(|()| out.flush()).map_err(|e| CliError::output(&e))
     }
 
     /// Whether somebody wants JSON.

@@ -170,13 +170,18 @@ pub(crate) fn load(path: &Path) -> Done<Loaded> {
     }
 }
 
-/// Compiles what was read; `given` are values that shapes may depend on.
-pub(crate) fn compile_loaded(loaded: &Loaded, flags: &CompileFlags, given: &Given) -> Done<Compiled> {
+/// Options to compile a model that was read: what flags say, and what the file does.
+pub(crate) fn options_of(loaded: &Loaded, flags: &CompileFlags) -> CompileOptions {
     let mut options = CompileOptions { fixed: loaded.fixed.clone(), ..options(flags) };
     if flags.math.is_none() && loaded.code != CodeSource::Compiled {
         options.math = Math::AsWritten;
     }
-    compile(&loaded.module, &options, given).map_err(|e| e.in_file(&loaded.source.file))
+    options
+}
+
+/// Compiles what was read; `given` are values that shapes may depend on.
+pub(crate) fn compile_loaded(loaded: &Loaded, flags: &CompileFlags, given: &Given) -> Done<Compiled> {
+    compile(&loaded.module, &options_of(loaded, flags), given).map_err(|e| e.in_file(&loaded.source.file))
 }
 
 /// A model that can run: read, and compiled unless its code may be used.

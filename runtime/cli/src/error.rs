@@ -12,7 +12,7 @@ use frit_compiler::artifact::ArtifactError;
 use frit_compiler::cpu::CodeError;
 use frit_compiler::driver::CompileError;
 use frit_compiler::plan::build::BuildError;
-use frit_ir::onnx::OnnxError;
+use frit_ir::onnx::{ExportError, OnnxError};
 use frit_ir::text::TextError;
 use frit_passes::legalize::LegalizeError;
 use frit_passes::manager::PassError;
@@ -157,6 +157,15 @@ pub(crate) fn one_line(text: &str) -> String {
 
 impl From<OnnxError> for CliError {
     fn from(error: OnnxError) -> Self {
+        CliError::failed(&error, error.help())
+    }
+}
+
+impl From<ExportError> for CliError {
+    fn from(error: ExportError) -> Self {
+        if error.is_internal() {
+            return CliError::internal(error);
+        }
         CliError::failed(&error, error.help())
     }
 }

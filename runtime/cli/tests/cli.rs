@@ -186,6 +186,26 @@ fn reports_are_json_and_texts_of_stages_are_there() {
 }
 
 #[test]
+fn models_are_emitted_as_onnx() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = exp_model(folder.path());
+    let written = folder.path().join("exp.onnx");
+    let output = frit(["compile", path(&model), "--emit", "onnx", "-o", path(&written)]);
+    assert!(output.status.success() && stdout(&output).starts_with("wrote "), "{output:?}");
+    let piped = frit(["compile", path(&model), "--emit", "onnx"]);
+    assert_eq!(piped.stdout, std::fs::read(&written).unwrap());
+    let inspected = stdout(&frit(["run", path(&written), "--dim", "n=2"]));
+    assert!(inspected.contains("[2, 3]"), "{inspected}");
+    // The demo's network, optimised, exported and checked against PyTorch's result.
+    let network = case(folder.path(), "network", true);
+    let output = frit(["compile", path(&network), "--emit", "onnx", "-O3", "-o", path(&network.join("model.onnx"))]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(frit(["verify", path(&network)]).status.success());
+    let said = fails(&["compile", path(&model), "--emit", "onnx", "-o", "/no/such/folder/x.onnx"], 1);
+    assert!(said.contains("/no/such/folder/x.onnx"), "{said}");
+}
+
+#[test]
 fn golden_cases_pass_and_the_invalid_one_is_named() {
     let shared = std::env::var_os("FRIT_SHARED").map(PathBuf::from);
     let shared = shared.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared"));

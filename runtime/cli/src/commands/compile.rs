@@ -1,4 +1,4 @@
-//! `frit compile`: a model through all stages; what each did, or one stage as text.
+//! `frit compile`: a model through all stages; what each did, or one stage as text. (ONNX models: see `onnx`.)
 
 use frit_compiler::artifact;
 use frit_compiler::cpu::{CodeOptions, compile_text};
@@ -30,6 +30,9 @@ pub(crate) fn run(args: &CompileArgs) -> Done {
     let file = &loaded.source.file;
     let ports = engine::inputs_of(&loaded.module);
     let given = crate::inputs::given(&ports, &Default::default(), loaded.source.case.as_deref())?;
+    if args.emit == Some(Emit::Onnx) {
+        return super::onnx::emit(&loaded, &given, args, &console).map_err(|e| e.in_file(file));
+    }
     let compiled = engine::compile_loaded(&loaded, &args.flags, &given)?;
     if let Some(stage) = args.emit {
         return emit(&compiled, stage, args, &console);
@@ -111,6 +114,7 @@ fn emit(compiled: &Compiled, stage: Emit, args: &CompileArgs, console: &Console)
             let inline = PrintOptions { short_sources: true, used_params: true, ..PrintOptions::inline() };
             text::print(&compiled.module, &inline, &mut ConstantPool::default())
         }
+        Emit::Onnx => return Err(CliError::internal("an ONNX model is written before code is made")),
         Emit::Loops => loops(compiled),
         Emit::Clif | Emit::Asm => machine_text(compiled, stage, args).map_err(|e| e.in_file(&args.model))?,
         Emit::Cuda => cuda_text(compiled).map_err(|e| e.in_file(&args.model))?,

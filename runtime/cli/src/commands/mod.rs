@@ -5,5 +5,6 @@ pub(crate) mod compile;
 pub(crate) mod demo;
 pub(crate) mod help;
 pub(crate) mod inspect;
+pub(crate) mod onnx;
 pub(crate) mod run;
 pub(crate) mod verify;
