@@ -115,6 +115,9 @@ pub(crate) struct CompileFlags {
     /// Extent of a symbolic dim that no input fixes (1 unless given)
     #[arg(long = "dim", value_name = "NAME=N", value_parser = name_value::<usize>)]
     pub(crate) dims: Vec<(String, usize)>,
+    /// An input that is state and the output that follows it: updated in place where that is safe
+    #[arg(long = "state", value_name = "INPUT=OUTPUT", value_parser = name_value::<String>)]
+    pub(crate) states: Vec<(String, String)>,
     /// Write what every pass did to a folder: numbered .frit files, rules fired, near misses, drawings
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) dump_ir: Option<PathBuf>,

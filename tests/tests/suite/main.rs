@@ -9,4 +9,5 @@ mod proofs;
 mod random;
 mod robustness;
 mod shrinking;
+mod state;
 mod tidy;
