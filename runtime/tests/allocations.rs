@@ -3,8 +3,8 @@
 #![allow(unsafe_code, reason = "an allocator that counts")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use frit_ir::builder::Builder;
@@ -16,6 +16,9 @@ use frit_runtime::{CompileOptions, InputRef, Model, StateBuffer};
 struct Counting;
 
 static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+/// One test at a time: the counter is the process's.
+static ALONE: Mutex<()> = Mutex::new(());
 
 // SAFETY: hands everything on to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
@@ -61,6 +64,7 @@ fn module() -> Result<Module, TypeError> {
 
 #[test]
 fn later_runs_allocate_nothing() {
+    let _alone = ALONE.lock();
     let pool = Arc::new(Pool::new(2));
     let model =
         Model::compile(module().unwrap(), &CompileOptions::default()).unwrap().model.with_pool(Arc::clone(&pool));
@@ -119,6 +123,7 @@ fn decoder() -> Result<Module, TypeError> {
 
 #[test]
 fn steps_with_room_allocate_nothing() {
+    let _alone = ALONE.lock();
     const ROOM: usize = 300;
     let compiled = Model::compile(decoder().unwrap(), &CompileOptions::default()).unwrap();
     let model = compiled.model.with_pool(Arc::new(Pool::new(2)));

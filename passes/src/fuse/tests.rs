@@ -50,7 +50,9 @@ fn an_append_to_a_donated_input_stays_alone() {
         let mut b = Builder::new(&mut f, Origin::named("test"));
         let new = b.unary(UnaryOp::Exp, new).expect("exp");
         let all = b.op(Op::Concat { axis: 0 }, &[past, new]).expect("concat");
-        let same = b.reshape(all, vec![&Dim::symbol("T") + &Dim::ONE, Dim::from(4usize)]).expect("reshape");
+        let same = b
+            .op(Op::Reshape { dims: vec![&Dim::symbol("T") + &Dim::ONE, Dim::from(4usize)] }, &[all])
+            .expect("reshape");
         let y = b.unary(UnaryOp::Neg, all).expect("neg");
         f.add_output("all", same);
         f.add_output("y", y);
