@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use frit_compiler::cpu::Vectors;
 use frit_compiler::driver::{Compiled, Options, compile};
 use frit_compiler::plan::StateForm;
 use frit_ir::builder::Builder;
@@ -311,7 +312,7 @@ fn donated_inputs_of_random_modules_never_show() {
         let case = Case { module, inputs };
         let mut without = case.clone();
         without.module.functions.values_mut().for_each(|f| f.donations.clear());
-        let expected = without.run(Level::O0, Math::Strict, None, &pool).expect("a run without state");
+        let expected = without.run(Level::O0, Math::Strict, Vectors::Widest, &pool).expect("a run without state");
         for level in LEVELS {
             let failed = |what: &str| format!("seed {seed}, {level:?}: {what}\n{}", case.text());
             let plan = compiled(&case.module, level).unwrap_or_else(|e| panic!("{}", failed(&e))).plan;
