@@ -4,7 +4,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
 use frit_ir::builder::Builder;
@@ -126,7 +126,11 @@ fn steps_with_room_allocate_nothing() {
     let _alone = ALONE.lock();
     const ROOM: usize = 300;
     let compiled = Model::compile(decoder().unwrap(), &CompileOptions::default()).unwrap();
-    let model = compiled.model.with_pool(Arc::new(Pool::new(2)));
+    let pool = Arc::new(Pool::new(2));
+    let model = compiled.model.with_pool(Arc::clone(&pool));
+    // A thread allocates as it starts, which may be long after it was asked for: wait until each has a tile at once.
+    let started = Barrier::new(2);
+    pool.run(2, &|_, _| _ = started.wait());
     let empty = Tensor::f32(&[2, 3, 0, 64], &[]).unwrap();
     let zero = Tensor::i64(&[], &[0]).unwrap();
     let mut states = [
