@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use frit_ir::substitute::substitute;
-use frit_ir::{Dim, Function, Module, Numerics, Tensor};
+use frit_ir::verify::{Invariant, VerifyError, verify};
+use frit_ir::{Dim, Donation, Function, Module, Numerics, Op, Tensor};
 use frit_passes::manager::{self, Level, Math, PassError, Pipeline, Report};
 
 use crate::cpu::{CodeError, CodeOptions, Vectors};
@@ -36,6 +37,8 @@ pub struct Options {
     pub dims: Vec<(String, usize)>,
     /// Values of inputs that the plan may rely on; a run checks them.
     pub fixed: HashMap<String, Tensor>,
+    /// State of the entry function, beside what the module marks: an input and the output that follows it, by name.
+    pub state: Vec<(String, String)>,
     /// How the innermost loops run as vectors.
     pub vectors: Vectors,
     /// Threads that generate code; `None`: as many as the machine has. What they make does not depend on it.
@@ -54,6 +57,7 @@ impl Default for Options {
             dump_dir: None,
             dims: Vec::new(),
             fixed: HashMap::new(),
+            state: Vec::new(),
             vectors: Vectors::default(),
             threads: None,
         }
@@ -115,6 +119,19 @@ pub enum CompileError {
         /// Those that exist.
         known: String,
     },
+    /// State by a name that the model does not have.
+    #[error("the model has no {what} `{name}` to be state; it has {known}")]
+    UnknownState {
+        /// Input or output.
+        what: &'static str,
+        /// The name given.
+        name: String,
+        /// Those that exist.
+        known: String,
+    },
+    /// An input and an output that are no state.
+    #[error("as state: {0}")]
+    State(VerifyError),
 }
 
 impl CompileError {
@@ -124,7 +141,10 @@ impl CompileError {
             CompileError::Pass(e) => e.is_internal(),
             CompileError::Build(e) => e.is_internal(),
             CompileError::Code(CodeError::Internal { .. } | CodeError::Invalid { .. }) => true,
-            CompileError::Code(_) | CompileError::UnknownDim { .. } => false,
+            CompileError::Code(_)
+            | CompileError::UnknownDim { .. }
+            | CompileError::UnknownState { .. }
+            | CompileError::State(_) => false,
         }
     }
 }
@@ -146,6 +166,7 @@ pub fn pipeline(options: &Options) -> Result<Pipeline, CompileError> {
 /// What a pass refuses.
 pub fn run_passes(module: &mut Module, pipeline: &Pipeline, options: &Options) -> Result<Report, CompileError> {
     set_dims(module, &options.dims)?;
+    set_state(module, &options.state)?;
     let pass_options = manager::Options {
         math: options.math,
         fuel: options.fuel,
@@ -153,7 +174,19 @@ pub fn run_passes(module: &mut Module, pipeline: &Pipeline, options: &Options) -
         dump_dir: options.dump_dir.clone(),
         fixed: options.fixed.clone(),
     };
-    Ok(manager::run(module, pipeline, &pass_options)?)
+    let report = manager::run(module, pipeline, &pass_options).map_err(|error| match error {
+        PassError::Verify { source, .. } if mistaken_state(&source) && !options.state.is_empty() => {
+            CompileError::State(source)
+        }
+        other => other.into(),
+    })?;
+    // Types are known only now.
+    if let Err(error) = if options.state.is_empty() { Ok(()) } else { verify(module) }
+        && mistaken_state(&error)
+    {
+        return Err(CompileError::State(error));
+    }
+    Ok(report)
 }
 
 /// Compiles a module.
@@ -211,6 +244,40 @@ fn written(module: &Module) -> Numerics {
     seen.unwrap_or(Numerics::STRICT)
 }
 
+/// Whether a module breaks no invariant but that of donations.
+fn mistaken_state(error: &VerifyError) -> bool {
+    error.more == 0 && error.findings.iter().all(|f| f.invariant == Invariant::V13)
+}
+
+/// Marks inputs and outputs of the entry function as state.
+fn set_state(module: &mut Module, state: &[(String, String)]) -> Result<(), CompileError> {
+    let Some(entry) = module.entry().filter(|_| !state.is_empty()) else { return Ok(()) };
+    let input_name = |v| match entry.op(v) {
+        Op::Input { name, .. } => name.clone(),
+        _ => String::new(),
+    };
+    let inputs: Vec<String> = entry.input_values().map(input_name).collect();
+    let outputs: Vec<String> = entry.outputs().iter().map(|o| o.name.clone()).collect();
+    let find = |what: &'static str, names: &[String], name: &str| {
+        names.iter().position(|n| n == name).ok_or_else(|| CompileError::UnknownState {
+            what,
+            name: name.to_owned(),
+            known: names.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", "),
+        })
+    };
+    let mut donations = Vec::new();
+    for (from, to) in state {
+        let (input, output) = (find("input", &inputs, from)?, find("output", &outputs, to)?);
+        donations.push(Donation { input, output });
+    }
+    let name = entry.name.clone();
+    if let Some(entry) = module.functions.get_mut(&name) {
+        donations.retain(|d| !entry.donations.contains(d));
+        entry.donations.extend(donations);
+    }
+    Ok(())
+}
+
 /// Gives symbols their extents, everywhere a type names them.
 fn set_dims(module: &mut Module, dims: &[(String, usize)]) -> Result<(), CompileError> {
     if dims.is_empty() {
@@ -257,6 +324,25 @@ mod tests {
             let options = Options { math: Math::AsWritten, ..Options::default() };
             let compiled = compile(from_text(&text(first), &NoConstants).unwrap(), &options).unwrap();
             assert!(compiled.kernels.iter().all(|k| k.kernel.fast == fast), "{first}");
+        }
+    }
+
+    #[test]
+    fn state_is_named_or_refused() {
+        let text =
+            "frit 1\nfunc @infer(%s \"s\": f32[N], %t \"t\": i64[N]) {\n  %y = exp(%s)\n  return \"y\" = %y\n}\n";
+        let module = from_text(text, &NoConstants).unwrap();
+        let with = |from: &str, to: &str, verify_each| {
+            let state = vec![(from.to_owned(), to.to_owned())];
+            compile(module.clone(), &Options { state, verify_each, ..Options::default() })
+        };
+        for verify_each in [true, false] {
+            let plan = with("s", "y", verify_each).unwrap().plan;
+            assert!(matches!(plan.programs[0].states[0].form, crate::plan::StateForm::InPlace { .. }));
+            let error = with("t", "y", verify_each).unwrap_err().to_string();
+            assert!(error.contains("V13") && error.contains("input 1 is i64[N], output 0 is f32[N]"), "{error}");
+            let error = with("s", "z", verify_each).unwrap_err().to_string();
+            assert_eq!(error, "the model has no output `z` to be state; it has `y`");
         }
     }
 

@@ -25,4 +25,4 @@ pub use artifact::{Opened, open_artifact};
 #[cfg(feature = "jit")]
 pub use compile::{CompileOptions, Compiled, Runner};
 pub use load::{CodeSource, LoadError, load_module};
-pub use session::{Context, InputRef, Model, ModelError, Output, RunError, TensorView};
+pub use session::{Context, InputRef, Model, ModelError, Output, RunError, StateBuffer, TensorView};

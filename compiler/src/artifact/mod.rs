@@ -34,7 +34,7 @@ use crate::plan::{Constant, Guard, Plan};
 use codec::{Codec, Reader};
 
 /// First bytes of every artifact; the digit is the version of this layout.
-const MAGIC: &[u8; 8] = b"fritc 1\n";
+const MAGIC: &[u8; 8] = b"fritc 2\n";
 const ALIGN: usize = 64;
 /// magic, ABI version, number of sections, hash.
 const HEADER: usize = 24;

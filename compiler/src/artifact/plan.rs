@@ -10,7 +10,7 @@ use super::codec::{Codec, Reader, damaged, record, variants};
 use crate::cpu::abi::PhaseCode;
 use crate::plan::{
     Bind, ConstantId, DimId, Guard, KernelId, LibraryCall, OpCounts, Place, PlanKernel, Port, Program, ProgramId,
-    SequenceOp, Slot, SlotId, Step,
+    SequenceOp, Slot, SlotId, State, StateForm, Step,
 };
 
 macro_rules! ids {
@@ -81,7 +81,8 @@ record! {
     Port { name, ty, slot }
     Bind { symbol, input, axis }
     Slot { ty, dims, place }
-    Program { name, inputs, outputs, symbols, binds, guards, dims, slots, steps, ops, donations }
+    Program { name, inputs, outputs, symbols, binds, guards, dims, slots, steps, ops, states }
+    State { input, output, form }
 }
 
 variants! {
@@ -112,6 +113,13 @@ variants! {
         3 Late;
         4 Alias(of);
         5 Host;
+        6 State(index);
+        7 Prefix(of);
+    }
+    StateForm {
+        0 InPlace { storage };
+        1 Append { storage, axis, capacity, len };
+        2 Copied { reason };
     }
     SequenceOp {
         0 Construct;
@@ -121,7 +129,7 @@ variants! {
         4 Length;
     }
     LibraryCall {
-        0 MatMul { batch, m, n, k, lhs_transposed, rhs_transposed, dtype, accumulate };
+        0 MatMul { batch, m, n, k, lhs_transposed, rhs_transposed, lhs_pitch, rhs_pitch, dtype, accumulate };
         1 Conv { strides, dilations, low, high, groups };
         2 ConvTranspose { strides, dilations, low, high, output_padding, groups };
         3 Sort { axis, descending };

@@ -1,10 +1,11 @@
 //! Round trips, damage of every kind.
 
 use frit_ir::builder::Builder;
-use frit_ir::{BinaryOp, Dim, Function, Numerics, Origin, Param, TensorType};
+use frit_ir::{BinaryOp, Dim, Donation, Function, Numerics, Origin, Param, TensorType};
 
 use super::*;
 use crate::cpu::abi::{KernelCode, PhaseCode};
+use crate::plan::StateForm;
 use crate::plan::build::build;
 
 /// A module with a parameter, a symbolic extent and a nested type, and its plan with stand-in code.
@@ -20,6 +21,24 @@ fn sample() -> (Plan, Module) {
     let z = builder.binary(BinaryOp::Mul, w, w).unwrap();
     f.add_output("y", y);
     f.add_output("z", z);
+    // State of every form: written in place, appended to, copied.
+    let mut donated = Vec::new();
+    for (i, name) in ["s", "past", "turned"].into_iter().enumerate() {
+        let dims = [Dim::from(2usize), Dim::symbol("T")];
+        let s = f.add_input(name, TensorType::new(DType::F32, dims.to_vec()));
+        let mut builder = Builder::new(&mut f, Origin::named(name));
+        let next = match i {
+            0 => builder.unary(frit_ir::UnaryOp::Exp, s),
+            1 => builder.op(frit_ir::Op::Concat { axis: 1 }, &[s, s]),
+            _ => builder.op(
+                frit_ir::Op::Slice { starts: vec![Dim::ONE, Dim::ZERO], sizes: dims.to_vec(), steps: vec![-1, 1] },
+                &[s],
+            ),
+        };
+        donated.push(Donation { input: 2 + i, output: 2 + i });
+        f.add_output(&format!("next_{name}"), next.unwrap());
+    }
+    f.donations = donated;
     let mut module = Module::of(f);
     let value = Tensor::f32(&[3, 100], &[0.5; 300]).unwrap();
     module.params.insert("w".to_owned(), Param { value, trainable: true });
@@ -45,10 +64,15 @@ fn plans_and_modules_round_trip() {
     assert_eq!(artifact.plan.check(), Ok(()));
     assert!(artifact.plan.constants.iter().zip(&plan.constants).all(|(a, b)| a.value == b.value));
     assert_eq!(artifact.mismatch(), None);
+    let states = &artifact.plan.programs[0].states;
+    assert!(matches!(states[0].form, StateForm::InPlace { .. }), "{states:?}");
+    assert!(matches!(states[1].form, StateForm::Append { axis: 1, .. }), "{states:?}");
+    assert!(matches!(&states[2].form, StateForm::Copied { reason } if reason.contains("other elements")));
     let again = artifact.module().unwrap();
     assert_eq!(frit_ir::text::to_inline_text(&again), frit_ir::text::to_inline_text(&module));
     // The weight is stored once, though plan and module name it.
-    assert!(bytes.len() < 2 * 1200 + 3000, "{}", bytes.len());
+    let weight = module.params["w"].value.bytes();
+    assert_eq!(bytes.windows(weight.len()).filter(|w| *w == weight).count(), 1);
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Elementwise kernels: one loop nest over the elements of the outputs.
 
+use frit_ir::types::dim::Atom;
 use frit_ir::{Dim, Op, Symbol, Value};
 
-use super::emit::Emitter;
+use super::emit::{Emitter, UNROLLED};
 use super::index::{delinearize, divides_variable, linearize};
 use super::{LowerError, Lowering};
 use crate::kernel::{BufferId, Expr, Stmt};
@@ -10,6 +11,8 @@ use crate::schedule::Directive;
 
 /// Elements of a flat loop that one outer iteration takes.
 const BLOCK: i64 = 2048;
+/// Statements that a body with its periods written out may have.
+const LARGE: usize = 400;
 /// Elements worth a thread.
 const GRAIN: i64 = 16_384;
 /// Lanes of a vector loop: one accumulator of 16, whatever the width of the machine.
@@ -82,16 +85,33 @@ pub(crate) fn nest<'a>(
     let axes: Vec<usize> = (0..dims.len()).filter(|&a| dims[a] != Dim::ONE).collect();
     // Most merged first: the first that leaves no division in the innermost index.
     let mut merged = axes.len();
-    while merged > 1 {
+    let mut periodic = None;
+    while merged > 0 {
         let mut trial = lowering.e.clone();
-        let inner = write(&mut trial, dims, &axes, merged, &body)?;
-        if !divides(&trial, &inner.vector) {
+        let inner = write(&mut trial, dims, &axes, merged, 1, &body)?;
+        let Some(by) = divisors(&trial, &inner.vector) else {
             lowering.e = trial;
             return schedule(lowering, inner);
+        };
+        // What repeats with a short period is written out: the loop then runs over whole periods.
+        if let [period] = by[..]
+            && (2..=UNROLLED).contains(&period)
+            && periodic.is_none()
+            && whole(axes.iter().rev().take(merged).map(|&a| &dims[a]), period)
+        {
+            let mut trial = lowering.e.clone();
+            let inner = write(&mut trial, dims, &axes, merged, period, &body)?;
+            if divisors(&trial, &inner.vector).is_none() && statements(&trial) <= LARGE {
+                periodic = Some((trial, inner));
+            }
         }
         merged -= 1;
     }
-    let inner = write(&mut lowering.e, dims, &axes, merged, &body)?;
+    if let Some((trial, inner)) = periodic {
+        lowering.e = trial;
+        return schedule(lowering, inner);
+    }
+    let inner = write(&mut lowering.e, dims, &axes, 1, 1, &body)?;
     schedule(lowering, inner)
 }
 
@@ -110,12 +130,14 @@ fn schedule(lowering: &mut Lowering<'_>, loops: Loops) -> Result<(), LowerError>
     Ok(())
 }
 
-/// Writes the phase with the last `merged` axes as the innermost loop.
+/// Writes the phase with the last `merged` axes as the innermost loop, `period` elements (which divide its length) an
+/// iteration.
 fn write<'a>(
     e: &mut Emitter<'a>,
     dims: &[Dim],
     axes: &[usize],
     merged: usize,
+    period: i64,
     body: &impl Fn(&mut Emitter<'a>, &Dim, &[Dim]) -> Result<(), LowerError>,
 ) -> Result<Loops, LowerError> {
     let (outer_axes, inner_axes) = axes.split_at(axes.len() - merged.min(axes.len()));
@@ -123,31 +145,38 @@ fn write<'a>(
     let (rows, count) = (extent_of(outer_axes), extent_of(inner_axes));
     // One long loop is cut in blocks, so that threads have something to share.
     let blocked = outer_axes.is_empty() && count.known().is_none_or(|n| n > BLOCK);
-    let block = Dim::Known(BLOCK);
+    let block = Dim::Known(BLOCK / period * period);
     let (extent, start_scale) = if blocked { (count.ceildiv(&block), block.clone()) } else { (rows, count.clone()) };
     let (outer, p) = e.var(&extent);
     e.open();
     let start = &p * &start_scale;
     let inner_extent = if blocked { block.minimum(&(&count - &start)) } else { count.clone() };
-    let (vector, j) = e.var(if blocked { &block } else { &inner_extent });
+    let repeats = Dim::Known(period);
+    let most = if blocked { &block } else { &inner_extent };
+    let inner_extent = if period == 1 { inner_extent.clone() } else { inner_extent.floordiv(&repeats) };
+    let (vector, j) = e.var(&if period == 1 { most.clone() } else { most.floordiv(&repeats) });
     e.open();
-    let position = &start + &j;
-    let mut index = vec![Dim::ZERO; dims.len()];
     let sub = |axes: &[usize]| axes.iter().map(|&a| dims[a].clone()).collect::<Vec<_>>();
-    if blocked {
-        for (&axis, i) in axes.iter().zip(delinearize(&position, &sub(axes), &e.ranges)) {
-            index[axis] = i;
+    let mut written = Ok(());
+    for k in 0..period {
+        let j = &(&j * &repeats) + &Dim::Known(k);
+        let position = &start + &j;
+        let mut index = vec![Dim::ZERO; dims.len()];
+        if blocked {
+            for (&axis, i) in axes.iter().zip(delinearize(&position, &sub(axes), &e.ranges)) {
+                index[axis] = i;
+            }
+        } else {
+            for (&axis, i) in outer_axes.iter().zip(delinearize(&p, &sub(outer_axes), &e.ranges)) {
+                index[axis] = i;
+            }
+            for (&axis, i) in inner_axes.iter().zip(delinearize(&j, &sub(inner_axes), &e.ranges)) {
+                index[axis] = i;
+            }
         }
-    } else {
-        for (&axis, i) in outer_axes.iter().zip(delinearize(&p, &sub(outer_axes), &e.ranges)) {
-            index[axis] = i;
-        }
-        for (&axis, i) in inner_axes.iter().zip(delinearize(&j, &sub(inner_axes), &e.ranges)) {
-            index[axis] = i;
-        }
+        let position = e.ranges.simplify(&position);
+        written = written.and_then(|()| body(e, &position, &index));
     }
-    let position = e.ranges.simplify(&position);
-    let written = body(e, &position, &index);
     let stmts = e.close();
     e.kb.push(Stmt::For { var: vector.clone(), extent: inner_extent, body: stmts });
     let stmts = e.close();
@@ -156,17 +185,65 @@ fn write<'a>(
     Ok(Loops { outer, vector, inner: if blocked { Some(BLOCK) } else { count.known() } })
 }
 
-/// Whether an access of the last phase divides something that depends on the innermost variable.
-fn divides(e: &Emitter<'_>, var: &Symbol) -> bool {
-    fn any(stmts: &[Stmt], var: &Symbol) -> bool {
-        stmts.iter().any(|s| match s {
-            Stmt::Let(_, Expr::Load { index, .. } | Expr::Index(index)) | Stmt::Store { index, .. } => {
-                divides_variable(index, var)
-            }
-            Stmt::Let(..) | Stmt::Check { .. } => false,
-            Stmt::For { body, .. } | Stmt::Reduce { body, .. } => any(body, var),
-            Stmt::If { then, otherwise, .. } => any(then, var) || any(otherwise, var),
-        })
+/// Whether periods divide a number of elements.
+fn whole<'d>(extents: impl Iterator<Item = &'d Dim>, period: i64) -> bool {
+    let (count, period) = (Dim::product(extents), Dim::Known(period));
+    &count.floordiv(&period) * &period == count
+}
+
+/// Statements of the last phase.
+fn statements(e: &Emitter<'_>) -> usize {
+    fn count(stmts: &[Stmt]) -> usize {
+        let inside = |s: &Stmt| match s {
+            Stmt::For { body, .. } | Stmt::Reduce { body, .. } => count(body),
+            Stmt::If { then, otherwise, .. } => count(then) + count(otherwise),
+            Stmt::Let(..) | Stmt::Store { .. } | Stmt::Check { .. } => 1,
+        };
+        stmts.iter().map(inside).sum()
     }
-    e.kb.last_phase().is_some_and(|phase| any(&phase.body, var))
+    e.kb.last_phase().map_or(0, |phase| count(&phase.body))
+}
+
+/// By what accesses of the last phase divide something that depends on the innermost variable: `None`, they do not;
+/// nothing, by what is not known.
+fn divisors(e: &Emitter<'_>, var: &Symbol) -> Option<Vec<i64>> {
+    fn visit(stmts: &[Stmt], var: &Symbol, found: &mut Option<Vec<i64>>) {
+        for stmt in stmts {
+            match stmt {
+                Stmt::Let(_, Expr::Load { index, .. } | Expr::Index(index)) | Stmt::Store { index, .. } => {
+                    if divides_variable(index, var) {
+                        let found = found.get_or_insert_default();
+                        divisors_of(index, var, found);
+                    }
+                }
+                Stmt::Let(..) | Stmt::Check { .. } => {}
+                Stmt::For { body, .. } | Stmt::Reduce { body, .. } => visit(body, var, found),
+                Stmt::If { then, otherwise, .. } => {
+                    visit(then, var, found);
+                    visit(otherwise, var, found);
+                }
+            }
+        }
+    }
+    let mut found = None;
+    if let Some(phase) = e.kb.last_phase() {
+        visit(&phase.body, var, &mut found);
+    }
+    found
+}
+
+/// Adds the known divisors of what depends on a variable.
+fn divisors_of(index: &Dim, var: &Symbol, found: &mut Vec<i64>) {
+    for (atoms, _) in index.terms() {
+        for atom in atoms {
+            let (Atom::FloorDiv(a, by) | Atom::Mod(a, by)) = atom else { continue };
+            let mut depends = false;
+            a.visit_symbols(&mut |s| depends |= s == var);
+            // 0 is no period.
+            let by = by.known().unwrap_or(0);
+            if depends && !found.contains(&by) {
+                found.push(by);
+            }
+        }
+    }
 }

@@ -13,10 +13,12 @@
 //! * **split rows**: few long rows. Each level is a phase over tiles that leaves partials and a phase that combines
 //!   them. The tiles depend on the shape alone, so the bits do not depend on the number of threads.
 //! * **special**: cumulate, scatter.
+//! * **append**: values written behind what memory holds already, which is larger than they are.
 //!
 //! In: a function whose inputs are tensors. Out: a kernel, its schedule, and what each of its buffers is. The order of
 //! sums is that of `frit_ir::order` in every form.
 
+mod append;
 mod contract;
 mod emit;
 mod index;
@@ -28,6 +30,7 @@ use frit_ir::{DType, Dim, Function, Numerics, Op, Tensor, Value};
 
 use crate::kernel::{BufferId, Kernel, Role};
 use crate::schedule::Schedule;
+pub use append::{Target, lower_append};
 use emit::Emitter;
 
 /// Why a body can't become a kernel.
@@ -109,6 +112,18 @@ pub(crate) struct Lowering<'a> {
 
 impl<'a> Lowering<'a> {
     fn new(body: &'a Function, name: &str, numerics: Numerics) -> Result<Self, LowerError> {
+        let mut this = Lowering::without_outputs(body, name, numerics)?;
+        for (i, output) in body.outputs().iter().enumerate() {
+            let ty = this.e.tensor(output.value)?;
+            let len = this.e.kb.dim(&ty.numel());
+            let id = this.e.kb.buffer(&format!("out{i}"), ty.dtype, len, Role::Output);
+            this.arguments.push(Argument::Output(i));
+            this.outputs.push((output.value, id));
+        }
+        Ok(this)
+    }
+
+    fn without_outputs(body: &'a Function, name: &str, numerics: Numerics) -> Result<Self, LowerError> {
         let fast = numerics.approximate;
         let mut this = Lowering {
             body,
@@ -130,13 +145,6 @@ impl<'a> Lowering<'a> {
                 }
                 _ => {}
             }
-        }
-        for (i, output) in body.outputs().iter().enumerate() {
-            let ty = this.e.tensor(output.value)?;
-            let len = this.e.kb.dim(&ty.numel());
-            let id = this.e.kb.buffer(&format!("out{i}"), ty.dtype, len, Role::Output);
-            this.arguments.push(Argument::Output(i));
-            this.outputs.push((output.value, id));
         }
         Ok(this)
     }

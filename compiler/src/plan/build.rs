@@ -12,7 +12,7 @@ use frit_ir::{
 };
 
 use super::{
-    Bind, Constant, ConstantId, DimId, Guard, KernelId, OpCounts, Place, Plan, PlanKernel, Port, Program, ProgramId,
+    Constant, ConstantId, DimId, Guard, KernelId, OpCounts, Place, Plan, PlanKernel, Port, Program, ProgramId,
     SequenceOp, Slot, SlotId, Step,
 };
 use crate::cpu::abi::KernelCode;
@@ -20,7 +20,15 @@ use crate::kernel::Kernel;
 use crate::lower::{Argument, LowerError, Lowered, lower};
 use crate::schedule::Schedule;
 
+mod append;
+mod inplace;
 mod library;
+mod lives;
+mod symbols;
+
+use append::Appends;
+use lives::lives;
+use symbols::{bind_symbols, bound_by, check_symbols, late_symbols, result_binds};
 
 /// Why a module can't become a plan.
 #[derive(Debug, thiserror::Error)]
@@ -123,12 +131,20 @@ pub fn build_all(
     let mut builder = PlanBuilder {
         module,
         numerics,
+        fixed: fixed.iter().map(|(name, _)| name.clone()).collect(),
         built: Built { plan: Plan { source: module.source.clone(), ..Plan::default() }, ..Built::default() },
         params: HashMap::new(),
         functions: HashMap::new(),
     };
     for (name, function) in &module.functions {
-        let id = builder.function(name, function)?;
+        let id = match builder.functions.get(name) {
+            // A caller keeps the state of what it calls: only an entry of its own has donations.
+            Some(Some(id)) if function.donations.is_empty() => *id,
+            _ => builder.program(name, function, true)?,
+        };
+        if function.donations.is_empty() {
+            builder.functions.insert(name.clone(), Some(id));
+        }
         for (input, value) in fixed {
             let program = &builder.built.plan.programs[id.index()];
             if let Some(index) = program.inputs.iter().position(|p| p.name == *input) {
@@ -168,6 +184,8 @@ fn place(built: &mut Built, generate: &mut GenerateAll<'_>) -> Result<(), BuildE
 struct PlanBuilder<'m> {
     module: &'m Module,
     numerics: Numerics,
+    /// Names of inputs that the module was specialised for.
+    fixed: HashSet<String>,
     built: Built,
     params: HashMap<String, ConstantId>,
     functions: HashMap<String, Option<ProgramId>>,
@@ -179,6 +197,10 @@ pub(super) struct Building {
     dims: HashMap<Dim, DimId>,
     /// Symbols that steps bind.
     late: Vec<Symbol>,
+    /// Values that grow in place.
+    appends: Appends,
+    /// How many bodies are being written out around the op at hand.
+    depth: usize,
 }
 
 /// Slots of the values of one function or region.
@@ -265,17 +287,19 @@ impl PlanBuilder<'_> {
             None => {}
         }
         self.functions.insert(name.to_owned(), None);
-        let id = self.program(name, function)?;
+        let id = self.program(name, function, false)?;
         self.functions.insert(name.to_owned(), Some(id));
         Ok(id)
     }
 
-    /// A function or region as a program.
-    fn program(&mut self, name: &str, function: &Function) -> Result<ProgramId, BuildError> {
+    /// A function or region as a program. With `donate`, donated inputs are updated where they lie.
+    fn program(&mut self, name: &str, function: &Function, donate: bool) -> Result<ProgramId, BuildError> {
         let mut b = Building {
             program: Program { name: name.to_owned(), ..Program::default() },
             dims: HashMap::new(),
             late: late_symbols(function),
+            appends: Appends::default(),
+            depth: 0,
         };
         let mut slots = Slots::new();
         for (i, value) in function.input_values().enumerate() {
@@ -291,14 +315,21 @@ impl PlanBuilder<'_> {
             b.program.inputs.push(Port { name, ty: ty.clone(), slot });
         }
         bind_symbols(&mut b, function);
+        let donations = if donate { function.donations.as_slice() } else { &[] };
+        let refused = self.appends(&mut b, function, donations)?;
         self.steps(&mut b, function, &mut slots)?;
-        for output in function.outputs() {
-            let slot = self.read(&mut b, function, &slots, output.value)?;
-            let slot = own_memory(&mut b, slot);
+        for (i, output) in function.outputs().iter().enumerate() {
+            let slot = match b.appends.makes(i) {
+                true => self.read_any(&mut b, function, &slots, output.value)?,
+                false => {
+                    let slot = self.read(&mut b, function, &slots, output.value)?;
+                    own_memory(&mut b, slot)
+                }
+            };
             b.program.outputs.push(Port { name: output.name.clone(), ty: function.ty(output.value).clone(), slot });
         }
-        b.program.donations = function.donations.iter().map(|d| (d.input, d.output)).collect();
-        lives(&mut b.program);
+        self.states(&mut b, donations, refused)?;
+        lives(&mut b.program, &self.built.kernels);
         check_symbols(&b, name)?;
         self.built.plan.programs.push(b.program);
         Ok(ProgramId(self.built.plan.programs.len() as u32 - 1))
@@ -343,8 +374,20 @@ impl PlanBuilder<'_> {
         Ok(())
     }
 
-    /// The slot of a value; constants and parameters get theirs at their first use.
+    /// The slot of a value, dense.
     fn read(
+        &mut self,
+        b: &mut Building,
+        function: &Function,
+        slots: &Slots,
+        value: Value,
+    ) -> Result<SlotId, BuildError> {
+        let slot = self.read_any(b, function, slots, value)?;
+        self.dense(b, slot)
+    }
+
+    /// The slot of a value, dense or pitched; constants and parameters get theirs at their first use.
+    fn read_any(
         &mut self,
         b: &mut Building,
         function: &Function,
@@ -372,6 +415,17 @@ impl PlanBuilder<'_> {
         values.iter().map(|v| self.read(b, function, slots, *v)).collect()
     }
 
+    /// Slots of operands that a kernel reads where they lie, whatever their pitch.
+    fn read_all_any(
+        &mut self,
+        b: &mut Building,
+        function: &Function,
+        slots: &Slots,
+        values: &[Value],
+    ) -> Result<Vec<SlotId>, BuildError> {
+        values.iter().map(|v| self.read_any(b, function, slots, *v)).collect()
+    }
+
     fn new_results(&mut self, b: &mut Building, node: &Node, id: NodeId, slots: &mut Slots) -> Vec<SlotId> {
         let results: Vec<SlotId> = node.results().iter().map(|ty| b.slot(ty)).collect();
         for (result, slot) in results.iter().enumerate() {
@@ -383,11 +437,14 @@ impl PlanBuilder<'_> {
     fn node(&mut self, b: &mut Building, f: &Function, slots: &mut Slots, id: NodeId) -> Result<(), BuildError> {
         let node = f.node(id);
         let origin = node.origin.to_string();
+        if b.depth == 0 && self.append(b, f, slots, id)? {
+            return Ok(());
+        }
         match &node.op {
             Op::Input { .. } | Op::Constant { .. } | Op::Param { .. } | Op::Absent {} => Ok(()),
             Op::Reshape { dims } => {
                 let operand = node.operands()[0];
-                let of = self.read(b, f, slots, operand)?;
+                let of = self.read_any(b, f, slots, operand)?;
                 if let Some(from) = f.ty(operand).tensor() {
                     let (left, right) = (from.numel(), Dim::product(dims));
                     if left != right {
@@ -395,18 +452,26 @@ impl PlanBuilder<'_> {
                         b.program.guards.push(Guard::Equal { left, right, origin });
                     }
                 }
-                let slot = b.slot_at(&node.results()[0], Place::Alias(of));
+                let ty = &node.results()[0];
+                let slot = match b.reshaped(of, ty) {
+                    Some(slot) => slot,
+                    None => {
+                        let of = self.dense(b, of)?;
+                        b.slot_at(ty, Place::Alias(of))
+                    }
+                };
                 slots.insert(Value { node: id, result: 0 }, slot);
                 b.program.ops.view += 1;
                 Ok(())
             }
             Op::Fusion {} => {
                 let region = &node.regions()[0];
-                match lower(region, &kernel_name(region), self.numerics) {
+                let mut operands = self.read_all_any(b, f, slots, node.operands())?;
+                let body = b.in_place_reads(region, &mut operands)?;
+                match lower(&body, &kernel_name(region), self.numerics) {
                     Ok(lowered) => {
-                        let operands = self.read_all(b, f, slots, node.operands())?;
                         let results = self.new_results(b, node, id, slots);
-                        self.kernel(b, lowered, &operands, &results, region, &node.origin)
+                        self.kernel(b, lowered, &operands, &results, count_ops(region), &node.origin)
                     }
                     Err(error) => {
                         self.built.remarks.push(format!("fusion ({origin}) is compiled op by op: {error}"));
@@ -417,8 +482,8 @@ impl PlanBuilder<'_> {
             Op::Composite { .. } => self.written_out(b, f, slots, id),
             Op::If {} => {
                 let operands = self.read_all(b, f, slots, node.operands())?;
-                let then = self.program(&format!("{}.then", b.program.name), &node.regions()[0])?;
-                let otherwise = self.program(&format!("{}.else", b.program.name), &node.regions()[1])?;
+                let then = self.program(&format!("{}.then", b.program.name), &node.regions()[0], false)?;
+                let otherwise = self.program(&format!("{}.else", b.program.name), &node.regions()[1], false)?;
                 let results = self.new_results(b, node, id, slots);
                 let binds = result_binds(b, node);
                 let (condition, arguments) = (operands[0], operands[1..].to_vec());
@@ -428,7 +493,7 @@ impl PlanBuilder<'_> {
             }
             Op::Loop { carried, trips } => {
                 let operands = self.read_all(b, f, slots, node.operands())?;
-                let body = self.program(&format!("{}.loop", b.program.name), &node.regions()[0])?;
+                let body = self.program(&format!("{}.loop", b.program.name), &node.regions()[0], false)?;
                 let results = self.new_results(b, node, id, slots);
                 let trips = trips.as_symbol().map(|s| b.symbol(s));
                 let carried = *carried as u32;
@@ -500,11 +565,14 @@ impl PlanBuilder<'_> {
     fn written_out(&mut self, b: &mut Building, f: &Function, slots: &mut Slots, id: NodeId) -> Result<(), BuildError> {
         let node = f.node(id);
         let region = &node.regions()[0];
-        let operands = self.read_all(b, f, slots, node.operands())?;
+        let operands = self.read_all_any(b, f, slots, node.operands())?;
         let mut inner: Slots = region.input_values().zip(operands).collect();
-        self.steps(b, region, &mut inner)?;
+        b.depth += 1;
+        let done = self.steps(b, region, &mut inner);
+        b.depth -= 1;
+        done?;
         for (result, output) in region.outputs().iter().enumerate() {
-            let slot = self.read(b, region, &inner, output.value)?;
+            let slot = self.read_any(b, region, &inner, output.value)?;
             slots.insert(Value { node: id, result }, slot);
         }
         Ok(())
@@ -540,10 +608,12 @@ impl PlanBuilder<'_> {
             }
         }
         let (body, outside) = lone_body(f, node)?;
+        let mut operands = self.read_all_any(b, f, slots, &outside)?;
+        let ops = count_ops(&body);
+        let body = b.in_place_reads(&body, &mut operands)?;
         let lowered = lower(&body, node.op.name(), self.numerics)?;
-        let operands = self.read_all(b, f, slots, &outside)?;
         let results = self.new_results(b, node, id, slots);
-        self.kernel(b, lowered, &operands, &results, &body, &node.origin)
+        self.kernel(b, lowered, &operands, &results, ops, &node.origin)
     }
 
     /// Compiles a kernel and adds the step that runs it.
@@ -553,7 +623,7 @@ impl PlanBuilder<'_> {
         lowered: Lowered,
         operands: &[SlotId],
         results: &[SlotId],
-        body: &Function,
+        ops: OpCounts,
         origin: &Origin,
     ) -> Result<(), BuildError> {
         let Lowered { kernel, schedule, arguments } = lowered;
@@ -578,7 +648,6 @@ impl PlanBuilder<'_> {
         let value_of = |s: &Symbol| kernel.dims.iter().find(|d| d.symbol == *s).map(|d| d.value.clone());
         let phases = kernel.phases.iter().map(|p| b.dim(&p.extent.substitute(&value_of))).collect();
         let origin = origin.to_string();
-        let ops = count_ops(body);
         let plan = &mut self.built.plan;
         plan.kernels.push(PlanKernel {
             name: kernel.name.clone(),
@@ -659,131 +728,16 @@ fn count_ops(body: &Function) -> OpCounts {
     counts
 }
 
-/// Symbols that ops of a function introduce: their extents are known only after a step.
-fn late_symbols(function: &Function) -> Vec<Symbol> {
-    let inputs = input_symbols(function);
-    let mut late: Vec<Symbol> = function.nodes().into_iter().flat_map(|id| bound_by(function.node(id))).collect();
-    late.retain(|s| !inputs.contains(s));
-    late
-}
-
-/// Symbols that an op introduces.
-fn bound_by(node: &Node) -> Vec<Symbol> {
-    match &node.op {
-        Op::Compact { count } => vec![count.clone()],
-        Op::Loop { trips, .. } => trips.as_symbol().cloned().into_iter().collect(),
-        // Branches with extents of their own give them fresh symbols.
-        Op::If {} => node
-            .results()
-            .iter()
-            .filter_map(ValueType::tensor)
-            .flat_map(|t| t.dims.iter().filter_map(|d| d.as_symbol().cloned()))
-            .collect(),
-        Op::Fusion {} | Op::Composite { .. } => node.regions().iter().flat_map(late_symbols).collect(),
-        _ => Vec::new(),
-    }
-}
-
-fn input_symbols(function: &Function) -> Vec<Symbol> {
-    function
-        .input_values()
-        .filter_map(|v| function.ty(v).tensor())
-        .flat_map(|t| t.dims.iter().filter_map(|d| d.as_symbol().cloned()))
-        .collect()
-}
-
-/// Binds each symbol by the first extent that is exactly it; every other extent becomes a guard.
-fn bind_symbols(b: &mut Building, function: &Function) {
-    let mut bound: Vec<Symbol> = Vec::new();
-    for (input, value) in function.input_values().enumerate() {
-        let Some(t) = function.ty(value).tensor() else { continue };
-        for (axis, dim) in t.dims.iter().enumerate() {
-            let (input, axis) = (input as u32, axis as u32);
-            match dim.as_symbol() {
-                Some(s) if !bound.contains(s) => {
-                    bound.push(s.clone());
-                    let symbol = b.symbol(s);
-                    b.program.binds.push(Bind { symbol, input, axis });
-                }
-                _ => {
-                    let dim = b.dim(dim);
-                    b.program.guards.push(Guard::Extent { input, axis, dim });
-                }
-            }
-        }
-    }
-}
-
-fn check_symbols(b: &Building, function: &str) -> Result<(), BuildError> {
-    for (i, symbol) in b.program.symbols.iter().enumerate() {
-        let bound = b.program.binds.iter().any(|bind| bind.symbol == i as u32) || b.late.contains(symbol);
-        if !bound {
-            return Err(BuildError::Unbound { function: function.to_owned(), symbol: symbol.name().to_owned() });
-        }
-    }
-    Ok(())
-}
-
-fn result_binds(b: &mut Building, node: &Node) -> Vec<Bind> {
-    let mut binds = Vec::new();
-    for (result, ty) in node.results().iter().enumerate() {
-        for (axis, dim) in ty.tensor().iter().flat_map(|t| t.dims.iter().enumerate()) {
-            if let Some(s) = dim.as_symbol()
-                && b.late.contains(s)
-            {
-                let symbol = b.symbol(s);
-                binds.push(Bind { symbol, input: result as u32, axis: axis as u32 });
-            }
-        }
-    }
-    binds
-}
-
-/// An output must have memory of its own: a copy where it would be an input's or a constant's.
+/// An output must have memory of its own: a copy where it would be an input's, a constant's or a state's.
 fn own_memory(b: &mut Building, slot: SlotId) -> SlotId {
     let root = b.program.root(slot);
     match b.program.slots[root.index()].place {
-        Place::Input(_) | Place::Constant(_) => {
+        Place::Input(_) | Place::Constant(_) | Place::State(_) | Place::Prefix(_) => {
             let ty = b.program.slots[slot.index()].ty.clone();
             let copy = b.slot(&ty);
             b.push(Step::Copy { from: slot, to: copy });
             copy
         }
         Place::Arena { .. } | Place::Late | Place::Alias(_) | Place::Host => slot,
-    }
-}
-
-/// Slots that a step touches.
-fn touched(step: &Step) -> Vec<SlotId> {
-    match step {
-        Step::Kernel { arguments, .. } => arguments.clone(),
-        Step::Library { operands, results, .. } => operands.iter().chain(results).copied().collect(),
-        Step::Compact { mask, result, .. } => vec![*mask, *result],
-        Step::If { condition, arguments, results, .. } => {
-            std::iter::once(condition).chain(arguments).chain(results).copied().collect()
-        }
-        Step::Loop { trip, condition, arguments, results, .. } => {
-            [trip, condition].into_iter().chain(arguments).chain(results).copied().collect()
-        }
-        Step::Call { arguments, results, .. } => arguments.iter().chain(results).copied().collect(),
-        Step::Assert { condition, .. } => vec![*condition],
-        Step::Sequence { operands, result, .. } => operands.iter().copied().chain([*result]).collect(),
-        Step::Copy { from, to } => vec![*from, *to],
-    }
-}
-
-/// Fills in the lives of arena slots.
-fn lives(program: &mut Program) {
-    let end = program.steps.len() as u32;
-    let mut touches: Vec<(SlotId, u32)> = Vec::new();
-    for (i, step) in program.steps.iter().enumerate() {
-        touches.extend(touched(step).into_iter().map(|s| (program.root(s), i as u32)));
-    }
-    touches.extend(program.outputs.iter().map(|o| (program.root(o.slot), end)));
-    for (slot, at) in touches {
-        if let Place::Arena { first, last } = &mut program.slots[slot.index()].place {
-            *first = (*first).min(at);
-            *last = (*last).max(at);
-        }
     }
 }

@@ -4,9 +4,9 @@
 //! symbol, constant, kernel and program that a step names exists, aliases lead to earlier slots, programs call earlier
 //! programs only (so that no run recurses), and code entries lie inside the code.
 
-use frit_ir::ValueType;
+use frit_ir::{DType, Dim, ValueType};
 
-use super::{DimId, Guard, LibraryCall, Place, Plan, Program, SlotId, Step};
+use super::{DimId, Guard, LibraryCall, Place, Plan, Program, Slot, SlotId, State, StateForm, Step};
 
 /// What is wrong, in words.
 type Checked = Result<(), String>;
@@ -40,6 +40,10 @@ impl Plan {
     }
 }
 
+fn dtype(slot: &Slot) -> Option<DType> {
+    slot.ty.tensor().map(|t| t.dtype)
+}
+
 struct Checker<'p> {
     plan: &'p Plan,
     program: &'p Program,
@@ -48,7 +52,7 @@ struct Checker<'p> {
 
 impl Checker<'_> {
     fn program(&self) -> Checked {
-        let Program { inputs, outputs, symbols, binds, guards, dims, slots, steps, donations, .. } = self.program;
+        let Program { inputs, outputs, symbols, binds, guards, dims, slots, steps, states, .. } = self.program;
         for (i, slot) in slots.iter().enumerate() {
             self.slot_is_sound(i, slot)?;
         }
@@ -79,13 +83,13 @@ impl Checker<'_> {
             dim.visit_symbols(&mut |s| known &= symbols.contains(s));
             ensure(known, || format!("extent {dim} has a symbol that is not declared"))?;
         }
-        for (input, output) in donations {
-            ensure(*input < inputs.len() && *output < outputs.len(), || "a donation leads nowhere".to_owned())?;
+        for (index, state) in states.iter().enumerate() {
+            self.state(index, state).map_err(|what| format!("state {index}: {what}"))?;
         }
         steps.iter().try_for_each(|step| self.step(step))
     }
 
-    fn slot_is_sound(&self, index: usize, slot: &super::Slot) -> Checked {
+    fn slot_is_sound(&self, index: usize, slot: &Slot) -> Checked {
         self.dims(&slot.dims)?;
         let rank = slot.ty.tensor().map_or(0, |t| t.rank());
         ensure(slot.dims.len() == rank, || format!("slot {index} has {} extents for {}", slot.dims.len(), slot.ty))?;
@@ -100,8 +104,72 @@ impl Checker<'_> {
                     && t.known_dims().as_deref() == Some(value.shape()));
                 ensure(fits, || format!("slot {index} is {}, its constant is not", slot.ty))
             }
+            Place::State(state) => {
+                let storage = self.program.states.get(*state as usize).and_then(|s| match &s.form {
+                    StateForm::InPlace { storage } | StateForm::Append { storage, .. } => Some(storage.index()),
+                    StateForm::Copied { .. } => None,
+                });
+                ensure(storage == Some(index), || format!("slot {index} is not the memory of state {state}"))
+            }
+            // What it is a part of has memory before it: its first bytes, so it can't be longer than that.
+            Place::Prefix(of) => {
+                let whole = self.program.slots.get(of.index()).filter(|_| of.index() < index);
+                let fits = whole.is_some_and(|w| matches!(w.place, Place::State(_)) && dtype(w) == dtype(slot));
+                ensure(fits, || format!("slot {index} is no part of a state"))
+            }
             Place::Alias(of) => ensure(of.index() < index, || format!("slot {index} is an alias of a later one")),
             Place::Arena { .. } | Place::Late | Place::Host => Ok(()),
+        }
+    }
+
+    /// Input and output exist, each in one state; the storage is of the input's type, but for the capacity.
+    fn state(&self, index: usize, state: &State) -> Checked {
+        let Program { inputs, outputs, symbols, binds, slots, states, .. } = self.program;
+        let (Some(input), Some(output)) = (inputs.get(state.input as usize), outputs.get(state.output as usize)) else {
+            return Err("it leads nowhere".to_owned());
+        };
+        let before = states.iter().take(index);
+        let twice = before.clone().any(|s| s.input == state.input || s.output == state.output);
+        ensure(!twice, || "its input or output is another state's".to_owned())?;
+        let storage = match &state.form {
+            StateForm::Copied { .. } => return Ok(()),
+            StateForm::InPlace { storage } | StateForm::Append { storage, .. } => *storage,
+        };
+        self.slot(storage)?;
+        let Slot { ty, place, .. } = &slots[storage.index()];
+        ensure(*place == Place::State(index as u32), || "its memory is another slot's".to_owned())?;
+        ensure(matches!(slots[input.slot.index()].place, Place::Input(i) if i == state.input), || {
+            "its input lies elsewhere".to_owned()
+        })?;
+        let (Some(from), Some(to), Some(held)) = (input.ty.tensor(), output.ty.tensor(), ty.tensor()) else {
+            return Err("only tensors have memory".to_owned());
+        };
+        let root = self.program.root(output.slot);
+        match &state.form {
+            StateForm::Copied { .. } => Ok(()),
+            StateForm::InPlace { .. } => {
+                let same = from == to && held.dtype == from.dtype && held.numel() == from.numel();
+                ensure(root == storage && same, || format!("{to} is written over {from} as {ty}"))
+            }
+            StateForm::Append { axis, capacity, len, .. } => {
+                self.symbol(*capacity)?;
+                self.dim(*len)?;
+                let axis = *axis as usize;
+                ensure(axis < from.rank() && held.rank() == from.rank() && to.rank() == from.rank(), || {
+                    format!("{from} has no axis {axis}")
+                })?;
+                let mut grown = from.clone();
+                grown.dims[axis] = Dim::from(symbols[*capacity as usize].clone());
+                ensure(*held == grown, || format!("{from} is held as {held}"))?;
+                grown.dims[axis] = self.program.dims[len.index()].clone();
+                ensure(*to == grown, || format!("{from} grows to {to}"))?;
+                ensure(slots[root.index()].place == Place::Prefix(storage), || "its output lies elsewhere".to_owned())?;
+                let bound = binds.iter().any(|b| b.symbol == *capacity)
+                    || before
+                        .clone()
+                        .any(|s| matches!(&s.form, StateForm::Append { capacity: c, .. } if c == capacity));
+                ensure(!bound, || "its capacity is bound twice".to_owned())
+            }
         }
     }
 
@@ -158,8 +226,8 @@ impl Checker<'_> {
             Step::Library { call, operands, results, .. } => {
                 self.slots(operands.iter().chain(results))?;
                 let counts = match call {
-                    LibraryCall::MatMul { batch, m, n, k, .. } => {
-                        self.dims(batch.iter().chain([m, n, k]))?;
+                    LibraryCall::MatMul { batch, m, n, k, lhs_pitch, rhs_pitch, .. } => {
+                        self.dims(batch.iter().chain([m, n, k]).chain(lhs_pitch).chain(rhs_pitch))?;
                         (2, 1)
                     }
                     LibraryCall::Conv { .. } | LibraryCall::ConvTranspose { .. } => (2, 1),
@@ -207,9 +275,9 @@ impl Checker<'_> {
 
 #[cfg(test)]
 mod tests {
-    use frit_ir::{DType, TensorType};
+    use frit_ir::{DType, Symbol, TensorType};
 
-    use super::super::{Port, ProgramId, Slot};
+    use super::super::{Bind, Port, ProgramId};
     use super::*;
 
     fn passing() -> Plan {
@@ -218,6 +286,69 @@ mod tests {
         let port = Port { name: "x".to_owned(), ty, slot: SlotId(0) };
         let program = Program { inputs: vec![port], slots: vec![slot], ..Program::default() };
         Plan { programs: vec![program], entries: vec![("infer".to_owned(), ProgramId(0))], ..Plan::default() }
+    }
+
+    /// A state that grows from `f32[T]` to `f32[T + 1]`, and one written in place.
+    fn with_states() -> Plan {
+        let symbol = |name: &str| Dim::symbol(name);
+        let dims = vec![symbol("T"), symbol("C"), &symbol("T") + &Dim::ONE];
+        let ty = |dim: usize| -> ValueType { TensorType::new(DType::F32, vec![dims[dim].clone()]).into() };
+        let slot = |dim: usize, place| Slot { ty: ty(dim), dims: vec![DimId(dim as u32)], place };
+        let port = |name: &str, dim: usize, slot: u32| Port { name: name.to_owned(), ty: ty(dim), slot: SlotId(slot) };
+        let append = StateForm::Append { storage: SlotId(2), axis: 0, capacity: 1, len: DimId(2) };
+        let program = Program {
+            inputs: vec![port("past", 0, 0), port("s", 0, 1)],
+            outputs: vec![port("present", 2, 3), port("t", 0, 4)],
+            symbols: vec![Symbol::new("T"), Symbol::new("C")],
+            binds: vec![Bind { symbol: 0, input: 0, axis: 0 }],
+            slots: vec![
+                slot(0, Place::Input(0)),
+                slot(0, Place::Input(1)),
+                slot(1, Place::State(0)),
+                slot(2, Place::Prefix(SlotId(2))),
+                slot(0, Place::State(1)),
+            ],
+            dims,
+            states: vec![
+                State { input: 0, output: 0, form: append },
+                State { input: 1, output: 1, form: StateForm::InPlace { storage: SlotId(4) } },
+            ],
+            ..Program::default()
+        };
+        Plan { programs: vec![program], ..Plan::default() }
+    }
+
+    #[test]
+    fn states_that_lead_elsewhere_are_found() {
+        assert_eq!(with_states().check(), Ok(()));
+        let broken = |what: &str, change: &dyn Fn(&mut Program)| {
+            let mut plan = with_states();
+            change(&mut plan.programs[0]);
+            let error = plan.check().expect_err(what);
+            assert!(error.contains(what), "{what}: {error}");
+        };
+        broken("leads nowhere", &|p| p.states[0].input = 2);
+        broken("another state's", &|p| p.states[1].input = 0);
+        broken("is not the memory of state", &|p| p.slots[2].place = Place::State(1));
+        broken("is not the memory of state", &|p| p.slots[2].place = Place::State(7));
+        broken("is no part of a state", &|p| p.slots[3].place = Place::Prefix(SlotId(1)));
+        broken("is no part of a state", &|p| p.slots[3].place = Place::Prefix(SlotId(3)));
+        broken("its output lies elsewhere", &|p| p.slots[3].place = Place::Alias(SlotId(2)));
+        broken("its input lies elsewhere", &|p| p.slots[0].place = Place::Late);
+        broken("is written over", &|p| p.outputs[1].slot = SlotId(1));
+        broken("symbol 9 does not exist", &|p| {
+            p.states[0].form = StateForm::Append { storage: SlotId(2), axis: 0, capacity: 9, len: DimId(2) };
+        });
+        broken("is held as", &|p| {
+            p.states[0].form = StateForm::Append { storage: SlotId(2), axis: 0, capacity: 0, len: DimId(2) };
+        });
+        broken("grows to", &|p| {
+            p.states[0].form = StateForm::Append { storage: SlotId(2), axis: 0, capacity: 1, len: DimId(1) };
+        });
+        broken("has no axis 1", &|p| {
+            p.states[0].form = StateForm::Append { storage: SlotId(2), axis: 1, capacity: 1, len: DimId(2) };
+        });
+        broken("its capacity is bound twice", &|p| p.binds.push(Bind { symbol: 1, input: 1, axis: 0 }));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Greedy by size: the largest slot first, each at the lowest offset that is free for its whole life. The result
 //! depends on sizes and lives alone. It runs when a run's extents differ from those of the run before, so it allocates
-//! nothing when its outputs have room.
+//! nothing when its lists have room.
 
 /// Alignment of every slot, bytes: a full vector and a cache line.
 pub const ALIGN: usize = 64;
@@ -18,36 +18,48 @@ pub struct Life {
     pub last: u32,
 }
 
-/// Places slots; returns the arena's size, or `None` when sizes overflow.
-pub fn pack(lives: &[Life], offsets: &mut Vec<usize>) -> Option<usize> {
-    offsets.clear();
-    offsets.resize(lives.len(), 0);
-    let mut order: Vec<usize> = (0..lives.len()).collect();
-    order.sort_by_key(|&i| (std::cmp::Reverse(lives[i].bytes), lives[i].first, i));
-    let mut placed: Vec<usize> = Vec::with_capacity(lives.len());
-    let mut total = 0usize;
-    for i in order {
-        let life = lives[i];
-        let size = life.bytes.checked_next_multiple_of(ALIGN)?;
-        // Neighbours in time, by offset: the first gap that is wide enough.
-        let mut busy: Vec<(usize, usize)> = placed
-            .iter()
-            .filter(|&&j| lives[j].first <= life.last && life.first <= lives[j].last)
-            .map(|&j| (offsets[j], lives[j].bytes.next_multiple_of(ALIGN)))
-            .collect();
-        busy.sort_unstable();
-        let mut at = 0usize;
-        for (start, len) in busy {
-            if start >= at.checked_add(size)? {
-                break;
+/// Places of slots, and lists that are used again by the next [`Packing::pack`].
+#[derive(Clone, Debug, Default)]
+pub struct Packing {
+    /// The offset of each slot.
+    pub offsets: Vec<usize>,
+    order: Vec<usize>,
+    placed: Vec<usize>,
+    busy: Vec<(usize, usize)>,
+}
+
+impl Packing {
+    /// Places slots; returns the arena's size, or `None` when sizes overflow.
+    pub fn pack(&mut self, lives: &[Life]) -> Option<usize> {
+        let Packing { offsets, order, placed, busy } = self;
+        offsets.clear();
+        offsets.resize(lives.len(), 0);
+        order.clear();
+        order.extend(0..lives.len());
+        order.sort_unstable_by_key(|&i| (std::cmp::Reverse(lives[i].bytes), lives[i].first, i));
+        placed.clear();
+        let mut total = 0usize;
+        for &i in order.iter() {
+            let life = lives[i];
+            let size = life.bytes.checked_next_multiple_of(ALIGN)?;
+            // Neighbours in time, by offset: the first gap that is wide enough.
+            busy.clear();
+            let near = placed.iter().filter(|&&j| lives[j].first <= life.last && life.first <= lives[j].last);
+            busy.extend(near.map(|&j| (offsets[j], lives[j].bytes.next_multiple_of(ALIGN))));
+            busy.sort_unstable();
+            let mut at = 0usize;
+            for &(start, len) in busy.iter() {
+                if start >= at.checked_add(size)? {
+                    break;
+                }
+                at = at.max(start + len);
             }
-            at = at.max(start + len);
+            offsets[i] = at;
+            total = total.max(at.checked_add(size)?);
+            placed.push(i);
         }
-        offsets[i] = at;
-        total = total.max(at.checked_add(size)?);
-        placed.push(i);
+        Some(total)
     }
-    Some(total)
 }
 
 #[cfg(test)]
@@ -58,8 +70,9 @@ mod tests {
     fn lives_that_overlap_do_not_share_and_others_do() {
         let life = |bytes, first, last| Life { bytes, first, last };
         let lives = [life(100, 0, 1), life(100, 1, 2), life(100, 2, 3), life(1, 0, 3)];
-        let mut offsets = Vec::new();
-        let total = pack(&lives, &mut offsets).unwrap();
+        let mut packing = Packing::default();
+        let total = packing.pack(&lives).unwrap();
+        let offsets = &packing.offsets;
         for (i, a) in lives.iter().enumerate() {
             for (j, b) in lives.iter().enumerate().skip(i + 1) {
                 if a.first <= b.last && b.first <= a.last {
@@ -75,6 +88,6 @@ mod tests {
     #[test]
     fn sizes_that_overflow_are_refused() {
         let lives = [Life { bytes: usize::MAX - 3, first: 0, last: 0 }];
-        assert_eq!(pack(&lives, &mut Vec::new()), None);
+        assert_eq!(Packing::default().pack(&lives), None);
     }
 }

@@ -12,7 +12,8 @@
 //! data-dependent extent; sizes and offsets follow from the table.
 //!
 //! What always holds: P1 a step reads only slots that an earlier step (or the caller) wrote; P2 two arena slots whose
-//! lives overlap do not overlap in memory; P3 every extent a step uses is bound before it.
+//! lives overlap do not overlap in memory; P3 every extent a step uses is bound before it; P4 no step reads a donated
+//! input after a step that writes over it ([`State`]).
 
 pub mod build;
 mod check;
@@ -140,8 +141,45 @@ pub struct Program {
     pub steps: Vec<Step>,
     /// How its ops run, regions excluded.
     pub ops: OpCounts,
-    /// Outputs that take over the memory of an input: (input, output).
-    pub donations: Vec<(usize, usize)>,
+    /// Outputs that take over the memory of an input.
+    pub states: Vec<State>,
+}
+
+/// State: a donated input and the output that follows it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct State {
+    /// Index of the input.
+    pub input: u32,
+    /// Index of the output.
+    pub output: u32,
+    /// How the output comes to lie where the input lies.
+    pub form: StateForm,
+}
+
+/// How state is updated.
+#[derive(Clone, Debug, PartialEq)]
+pub enum StateForm {
+    /// A step writes the output over the input.
+    InPlace {
+        /// The slot of [`Place::State`] that holds the output.
+        storage: SlotId,
+    },
+    /// The output is the input with more elements along an axis: only those are written, behind the others.
+    Append {
+        /// The slot of [`Place::State`]: the input's type with room for `capacity` elements along the axis.
+        storage: SlotId,
+        /// The axis.
+        axis: u32,
+        /// Index of the symbol of the capacity.
+        capacity: u32,
+        /// The extent of the output along the axis.
+        len: DimId,
+    },
+    /// The output has memory of its own; who keeps the state copies it from there.
+    Copied {
+        /// Why.
+        reason: String,
+    },
 }
 
 /// An input or output.
@@ -234,6 +272,10 @@ pub enum Place {
     Late,
     /// The same bytes as another slot.
     Alias(SlotId),
+    /// The memory of a state, by its index: the caller's, or the run's own where the caller keeps no state.
+    State(u32),
+    /// The first bytes of another slot.
+    Prefix(SlotId),
     /// A host value (sequence).
     Host,
 }
@@ -380,6 +422,10 @@ pub enum LibraryCall {
         lhs_transposed: bool,
         /// b is stored `[b.., n, k]`.
         rhs_transposed: bool,
+        /// Elements from one matrix of a to the next, where they do not follow each other.
+        lhs_pitch: Option<DimId>,
+        /// Elements from one matrix of b to the next, where they do not follow each other.
+        rhs_pitch: Option<DimId>,
         /// Element type of the operands.
         dtype: DType,
         /// Element type of sums and result.

@@ -16,6 +16,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use frit_ir::types::{Dim, TensorType};
 use frit_ir::{Function, Node, NodeId, Op, Value};
 
+use super::append::appended;
 use super::cost::{self, LAUNCH, Limits, Profile};
 use super::frontier::{self, Frontier};
 use super::{is_fusable, is_small, kernel_shape_of};
@@ -33,7 +34,8 @@ impl<'f> Graph<'f> {
     pub(super) fn new(f: &'f Function) -> Option<Self> {
         let order = f.toposort()?;
         let index = order.iter().enumerate().map(|(i, id)| (*id, i)).collect();
-        let fusable = order.iter().map(|id| is_fusable(f, *id)).collect();
+        let alone = appended(f);
+        let fusable = order.iter().map(|id| !alone.contains(id) && is_fusable(f, *id)).collect();
         Some(Graph { f, order, index, fusable })
     }
 

@@ -40,7 +40,10 @@
 //!   in a buffer of R elements: the compiler's choice. A value of one element is computed once, outside the loops.
 //! - F10 *Bits.* Whatever the grouping, results are those of the single ops: fusing never changes a result in strict
 //!   mode. Numerics stay on the ops of the body.
+//! - F11 *Appends.* A `concat` that appends to a donated input, and the views that change nothing around it, are in no
+//!   body ([`append()`]): the compiler writes only what is new.
 
+mod append;
 mod cost;
 mod former;
 mod frontier;
@@ -54,6 +57,7 @@ use std::collections::BTreeSet;
 use frit_ir::{Function, Module, NodeId, Op, Value};
 
 use crate::manager::{Context, Pass, PassError};
+pub use append::{Append, append, grown_axis, is_identity};
 use cost::Limits;
 use former::{Former, Graph};
 use outline::Outline;

@@ -42,6 +42,38 @@ fn softmax_is_one_kernel_of_rows_along_any_axis_and_length() {
 }
 
 #[test]
+fn an_append_to_a_donated_input_stays_alone() {
+    let fused = |donated: bool| {
+        let mut f = Function::new("infer");
+        let past = f.add_input("past", TensorType::new(DType::F32, vec![Dim::symbol("T"), Dim::from(4usize)]));
+        let new = f.add_input("new", TensorType::known(DType::F32, &[1, 4]));
+        let mut b = Builder::new(&mut f, Origin::named("test"));
+        let new = b.unary(UnaryOp::Exp, new).expect("exp");
+        let all = b.op(Op::Concat { axis: 0 }, &[past, new]).expect("concat");
+        let same = b
+            .op(Op::Reshape { dims: vec![&Dim::symbol("T") + &Dim::ONE, Dim::from(4usize)] }, &[all])
+            .expect("reshape");
+        let y = b.unary(UnaryOp::Neg, all).expect("neg");
+        f.add_output("all", same);
+        f.add_output("y", y);
+        if donated {
+            f.donations.push(frit_ir::Donation { input: 0, output: 0 });
+        }
+        let mut module = Module::of(f);
+        run(&mut module, &Pipeline::parse("fuse").expect("a pipeline"), &Options::default()).expect("a pass");
+        let f = &module.functions["infer"];
+        let lone = f.nodes().into_iter().filter(|id| matches!(f.node(*id).op, Op::Concat { .. })).count();
+        (lone, append(f, frit_ir::Donation { input: 0, output: 0 }))
+    };
+    let (lone, found) = fused(true);
+    let found = found.expect("an append");
+    assert_eq!((lone, found.axis, found.views.len()), (1, 0, 1));
+    let (lone, found) = fused(false);
+    assert_eq!(lone, 0);
+    assert!(found.expect_err("no concat").contains("made by a `fusion`"));
+}
+
+#[test]
 fn a_split_reduce_is_a_barrier_for_what_needs_it() {
     let both = |n: usize| {
         function(&[n], |b, x| {

@@ -118,6 +118,9 @@ pub(crate) struct CompileFlags {
     /// Extent of a symbolic dim that no input fixes (1 unless given)
     #[arg(long = "dim", value_name = "NAME=N", value_parser = name_value::<usize>)]
     pub(crate) dims: Vec<(String, usize)>,
+    /// An input that is state and the output that follows it: updated in place where that is safe
+    #[arg(long = "state", value_name = "INPUT=OUTPUT", value_parser = name_value::<String>)]
+    pub(crate) states: Vec<(String, String)>,
     /// Write what every pass did to a folder: numbered .frit files, rules fired, near misses, drawings
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) dump_ir: Option<PathBuf>,
@@ -135,7 +138,8 @@ pub(crate) struct TrustFlag {
 impl CompileFlags {
     /// The first flag given that asks for other code than a compiled file holds.
     pub(crate) fn asks_for_other_code(&self) -> Option<&'static str> {
-        let CompileFlags { level, math, passes, verify_each, fuel, vector_bits, dump_ir, threads: _, dims: _ } = self;
+        let CompileFlags { level, math, passes, verify_each, fuel, vector_bits, dump_ir, states, threads: _, dims: _ } =
+            self;
         let given = [
             (*level != 3, "-O"),
             (math.is_some(), "--math"),
@@ -144,6 +148,7 @@ impl CompileFlags {
             (fuel.is_some(), "--fuel"),
             (vector_bits.is_some(), "--vector-bits"),
             (dump_ir.is_some(), "--dump-ir"),
+            (!states.is_empty(), "--state"),
         ];
         given.into_iter().find(|(given, _)| *given).map(|(_, name)| name)
     }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use frit_compiler::plan::memory::{Life, pack};
+use frit_compiler::plan::memory::{Life, Packing};
 use frit_compiler::plan::{Place, Plan, Program};
 use frit_ir::{Dim, Function, Module, NodeId, Op, OpClass, Symbol, TensorType, ValueType};
 
@@ -123,7 +123,7 @@ pub(crate) fn arena_bytes(program: &Program, extents: &Extents) -> u64 {
             _ => None,
         })
         .collect();
-    pack(&lives, &mut Vec::new()).map_or(u64::MAX, |total| total as u64)
+    Packing::default().pack(&lives).map_or(u64::MAX, |total| total as u64)
 }
 
 #[cfg(test)]

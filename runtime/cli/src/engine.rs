@@ -279,6 +279,7 @@ pub(crate) fn options(flags: &CompileFlags) -> CompileOptions {
         dump_dir: flags.dump_ir.clone(),
         dims: flags.dims.clone(),
         fixed: HashMap::new(),
+        state: flags.states.clone(),
         vectors: vectors(flags),
         threads: flags.threads.map(usize::from),
     }

@@ -244,6 +244,10 @@ impl From<CompileError> for CliError {
             e @ CompileError::UnknownDim { .. } => {
                 CliError::usage(e, "`frit inspect MODEL` shows the shapes of inputs")
             }
+            e @ (CompileError::UnknownState { .. } | CompileError::State(_)) => CliError::usage(
+                e,
+                "--state takes INPUT=OUTPUT of one type, or where the output is longer along one axis",
+            ),
         }
     }
 }

@@ -206,6 +206,25 @@ fn models_are_emitted_as_onnx() {
 }
 
 #[test]
+fn state_is_named_and_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("cache.frit");
+    let text = "frit 1\nfunc @infer(%0 \"past\": f32[2, T, 3], %1 \"x\": f32[2, 1, 3], %2 \"s\": f32[4]) {\n  \
+                %3 = concat(%0, %1) {axis = 1} : f32[2, T + 1, 3]\n  \
+                %4 = slice(%2) {sizes = [4], starts = [3], steps = [-1]} : f32[4]\n  \
+                return \"present\" = %3, \"t\" = %4\n}\n";
+    std::fs::write(&model, text).unwrap();
+    let shown = stdout(&frit(["inspect", path(&model), "--state", "past=present", "--state", "s=t"]));
+    assert!(shown.contains("state   past <- present: appended along axis 1"), "{shown}");
+    assert!(shown.contains("state   s <- t: copied: kernel"), "{shown}");
+    assert!(shown.contains("state: `t` of `infer` is copied over `s` instead of written in place"), "{shown}");
+    let ran = frit(["run", path(&model), "--state", "past=present", "--dim", "T=5"]);
+    assert!(ran.status.success() && stdout(&ran).contains("[2, 6, 3]"), "{ran:?}");
+    assert!(fails(&["run", path(&model), "--state", "past=next"], 2).contains("no output `next`"));
+    assert!(fails(&["run", path(&model), "--state", "past=t"], 2).contains("V13"));
+}
+
+#[test]
 fn golden_cases_pass_and_the_invalid_one_is_named() {
     let shared = std::env::var_os("FRIT_SHARED").map(PathBuf::from);
     let shared = shared.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared"));

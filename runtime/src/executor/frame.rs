@@ -3,8 +3,8 @@
 //! In: input shapes and regions. Out: every extent evaluated, guards checked, arena slots placed. A frame is reused: with
 //! the extents of the run before, nothing is evaluated, packed or allocated again.
 
-use frit_compiler::plan::memory::{Life, pack};
-use frit_compiler::plan::{DimId, Guard, Place, Plan, Program, Slot, SlotId};
+use frit_compiler::plan::memory::{Life, Packing};
+use frit_compiler::plan::{DimId, Guard, Place, Plan, Program, Slot, SlotId, StateForm};
 use frit_ir::{HostValue, ValueType};
 
 use super::memory::{Buffer, Pointers, Region};
@@ -22,7 +22,10 @@ pub(crate) struct Facts {
 
 impl Facts {
     pub(crate) fn of(program: &Program) -> Facts {
-        let bound = |symbol: usize| program.binds.iter().any(|b| b.symbol as usize == symbol);
+        let bound = |symbol: usize| {
+            program.binds.iter().any(|b| b.symbol as usize == symbol)
+                || program.states.iter().any(|s| capacity_of(&s.form).is_some_and(|c| c as usize == symbol))
+        };
         let slots = || (0..program.slots.len() as u32).map(SlotId);
         Facts {
             roots: slots().map(|s| program.root(s)).collect(),
@@ -37,7 +40,24 @@ impl Facts {
     }
 }
 
-/// The state of one program. Tables over slots are indexed by root slots.
+/// The symbol that a state binds.
+fn capacity_of(form: &StateForm) -> Option<u32> {
+    match form {
+        StateForm::Append { capacity, .. } => Some(*capacity),
+        StateForm::InPlace { .. } | StateForm::Copied { .. } => None,
+    }
+}
+
+/// Memory that a caller keeps for a state.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kept {
+    /// All of it.
+    pub(crate) region: Region,
+    /// The extent that it has room for along the axis that grows.
+    pub(crate) capacity: usize,
+}
+
+/// What one program needs to run. Tables over slots are indexed by root slots.
 #[derive(Default)]
 pub(crate) struct Frame {
     /// Extents of each input.
@@ -56,13 +76,21 @@ pub(crate) struct Frame {
     dims: Vec<Option<i64>>,
     /// Guards that have held in this run.
     held: Vec<bool>,
+    /// Memory of states that the caller keeps in this run; `None`: the run's own.
+    pub(crate) kept: Vec<Option<Kept>>,
+    /// Memory for states that no caller keeps.
+    own: Vec<Buffer>,
+    /// Whether a capacity differs from that of the run before.
+    regrown: bool,
     lives: Vec<Life>,
-    offsets: Vec<usize>,
+    packing: Packing,
     arena: Buffer,
     late: Vec<Buffer>,
     ready: Vec<bool>,
     /// Whether extents and places are those of `symbols`.
     settled: bool,
+    /// Whether the last run came to its first step.
+    pub(crate) began: bool,
 }
 
 impl Frame {
@@ -76,6 +104,8 @@ impl Frame {
         self.ready.resize(program.slots.len(), false);
         self.held.resize(program.guards.len(), false);
         self.symbols.resize(program.symbols.len(), None);
+        self.kept.resize(program.states.len(), None);
+        self.own.resize_with(program.states.len(), Buffer::default);
     }
 
     /// Starts a run: inputs are bound (regions, shapes, host values); binds symbols, checks guards, places slots.
@@ -86,16 +116,13 @@ impl Frame {
         facts: &Facts,
         limit: usize,
     ) -> Result<(), RunError> {
-        let mut changed = !self.settled;
-        for bind in &program.binds {
-            let extent = self.shapes[bind.input as usize].get(bind.axis as usize).copied();
-            let symbol = &mut self.symbols[bind.symbol as usize];
-            changed |= *symbol != extent;
-            *symbol = extent;
-        }
+        self.began = false;
+        self.bind_inputs(program);
+        let changed = self.bind_capacities(program)? | !self.settled;
         if facts.late {
             for (i, symbol) in self.symbols.iter_mut().enumerate() {
-                if !program.binds.iter().any(|b| b.symbol as usize == i) {
+                let kept = program.states.iter().any(|s| capacity_of(&s.form).is_some_and(|c| c as usize == i));
+                if !kept && !program.binds.iter().any(|b| b.symbol as usize == i) {
                     *symbol = None;
                 }
             }
@@ -107,20 +134,144 @@ impl Frame {
             program.evaluate(&self.symbols, &mut self.dims);
         }
         self.check_guards(plan, program)?;
+        if std::mem::take(&mut self.regrown) {
+            self.foresee(program, facts, limit);
+        }
         if changed {
             self.place(program, facts, limit)?;
             self.settled = true;
         }
+        self.place_states(program, limit)?;
         for (i, slot) in program.slots.iter().enumerate() {
             if let Place::Constant(id) = slot.place {
                 self.regions[i] = Region::read_only(plan.constants[id.index()].value.bytes());
             }
         }
-        for (slot, (offset, life)) in facts.arena.iter().zip(self.offsets.iter().zip(&self.lives)) {
+        for (slot, (offset, life)) in facts.arena.iter().zip(self.packing.offsets.iter().zip(&self.lives)) {
             let region = self.arena.region(*offset, life.bytes);
             self.regions[slot.index()] = region.ok_or_else(|| RunError::Internal("a slot outside the arena".into()))?;
         }
+        self.began = true;
         Ok(())
+    }
+
+    /// Binds symbols by the inputs' shapes.
+    pub(crate) fn bind_inputs(&mut self, program: &Program) {
+        let mut changed = false;
+        for bind in &program.binds {
+            let extent = self.shapes[bind.input as usize].get(bind.axis as usize).copied();
+            let symbol = &mut self.symbols[bind.symbol as usize];
+            changed |= *symbol != extent;
+            *symbol = extent;
+        }
+        // Until a run has evaluated them, extents are those of other symbols.
+        self.settled &= !changed;
+    }
+
+    /// The extent of an appended output along its axis, from the symbols that inputs bind.
+    pub(crate) fn appended(&self, program: &Program, len: DimId) -> Result<usize, RunError> {
+        let dim = &program.dims[len.index()];
+        let symbols = &self.symbols;
+        let lookup = |s: &frit_ir::Symbol| program.symbols.iter().position(|x| x == s).and_then(|i| symbols[i]);
+        dim.eval(&lookup).and_then(|v| usize::try_from(v).ok()).ok_or_else(|| RunError::Shape {
+            origin: program.name.clone(),
+            message: format!("the extent {dim} of a state can't be computed for these inputs"),
+        })
+    }
+
+    /// Binds the capacity of each state that grows: the caller's, else just enough. True when one changed.
+    fn bind_capacities(&mut self, program: &Program) -> Result<bool, RunError> {
+        let mut changed = false;
+        for (state, kept) in program.states.iter().zip(&self.kept) {
+            let StateForm::Append { capacity, len, .. } = state.form else { continue };
+            let needed = self.appended(program, len)?;
+            let room = kept.map_or(needed, |k| k.capacity);
+            if room < needed {
+                return Err(RunError::Internal(format!("a state of {needed} rows in room for {room}")));
+            }
+            let value = Some(i64::try_from(room).unwrap_or(i64::MAX));
+            let symbol = &mut self.symbols[capacity as usize];
+            if *symbol != value {
+                *symbol = value;
+                changed = true;
+                self.regrown |= kept.is_some();
+            }
+        }
+        Ok(changed)
+    }
+
+    /// Makes the arena as large as it will be when states have filled their capacity, so that the steps until then
+    /// allocate nothing. What can't be foreseen is left to the steps.
+    fn foresee(&mut self, program: &Program, facts: &Facts, limit: usize) {
+        let now = self.symbols.clone();
+        for state in &program.states {
+            let StateForm::Append { axis, capacity, len, .. } = state.form else { continue };
+            let Some(ty) = program.inputs[state.input as usize].ty.tensor() else { continue };
+            let held = self.shapes[state.input as usize].get(axis as usize).copied();
+            let symbol = ty.dims.get(axis as usize).and_then(|d| d.as_symbol());
+            let index = symbol.and_then(|s| program.symbols.iter().position(|x| x == s));
+            let grown = self.dims.get(len.index()).copied().flatten();
+            if let (Some(held), Some(index), Some(grown), Some(room)) = (held, index, grown, now[capacity as usize]) {
+                self.symbols[index] = Some((room - (grown - held)).max(0));
+            }
+        }
+        program.evaluate(&self.symbols, &mut self.dims);
+        let foreseen = self.place(program, facts, limit);
+        self.symbols = now;
+        program.evaluate(&self.symbols, &mut self.dims);
+        // A later step that needs what was refused here is refused itself, with its own message.
+        drop(foreseen);
+    }
+
+    /// Says where states lie, and brings what inputs hold to where appends go on.
+    fn place_states(&mut self, program: &Program, limit: usize) -> Result<(), RunError> {
+        for (index, state) in program.states.iter().enumerate() {
+            let storage = match &state.form {
+                StateForm::InPlace { storage } | StateForm::Append { storage, .. } => *storage,
+                StateForm::Copied { .. } => continue,
+            };
+            let bytes = self.size(program, storage, limit)?;
+            let missing = || RunError::Internal(format!("the memory of state {index} is too small"));
+            let region = match self.kept[index] {
+                Some(kept) => kept.region.part(0, bytes).ok_or_else(missing)?,
+                None => {
+                    let what = || format!("the output of `{}`", program.inputs[state.input as usize].name);
+                    reserve(&mut self.own[index], bytes, limit, what)?;
+                    self.own[index].region(0, bytes).ok_or_else(missing)?
+                }
+            };
+            self.regions[storage.index()] = region;
+            let StateForm::Append { axis, .. } = state.form else { continue };
+            if self.kept[index].is_none() {
+                let input = self.regions[program.inputs[state.input as usize].slot.index()];
+                let outer = self.shapes[state.input as usize].iter().take(axis as usize);
+                let rows = outer.fold(1usize, |n, d| n.saturating_mul(usize::try_from(*d).unwrap_or(0)));
+                if !region.spread(input, rows) {
+                    return Err(missing());
+                }
+            }
+        }
+        for (index, slot) in program.slots.iter().enumerate() {
+            let Place::Prefix(of) = slot.place else { continue };
+            let bytes = self.size(program, SlotId(index as u32), limit)?;
+            let part = self.regions[of.index()].part(0, bytes);
+            self.regions[index] = part.ok_or_else(|| RunError::Internal("a part of a state outside of it".into()))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the caller's state held an output of the last run.
+    pub(crate) fn keeps(&self, program: &Program, output: usize) -> bool {
+        program.states.iter().zip(&self.kept).any(|(state, kept)| {
+            state.output as usize == output && kept.is_some() && !matches!(state.form, StateForm::Copied { .. })
+        })
+    }
+
+    /// The bytes of a state in this frame's own memory.
+    fn own_state(&self, state: u32, len: usize) -> Option<&[u8]> {
+        let index = state as usize;
+        let own = self.own.get(index).filter(|_| self.kept.get(index).is_some_and(Option::is_none))?;
+        own.bytes().get(..len)
     }
 
     /// Gives arena slots their places.
@@ -134,8 +285,12 @@ impl Frame {
             self.lives.push(Life { bytes, first, last });
         }
         let what = || format!("the arena of `{}`", program.name);
-        let total = pack(&self.lives, &mut self.offsets);
-        reserve(&mut self.arena, total.unwrap_or(usize::MAX), limit, what)
+        let mut total = self.packing.pack(&self.lives).unwrap_or(usize::MAX);
+        // With kept states, extents grow from run to run: a little more each time would be a copy each time.
+        if total > self.arena.len() && self.kept.iter().any(Option::is_some) {
+            total = total.max(self.arena.len() / 2 * 3).min(limit.max(total));
+        }
+        reserve(&mut self.arena, total, limit, what)
     }
 
     /// Bytes of a slot.
@@ -306,17 +461,22 @@ impl Frame {
         match program.slots[root].place {
             Place::Arena { .. } => {
                 let at = facts.arena.iter().position(|s| s.index() == root)?;
-                let offset = *self.offsets.get(at)?;
+                let offset = *self.packing.offsets.get(at)?;
                 self.arena.bytes().get(offset..offset.checked_add(len)?)
             }
             Place::Late => self.late[root].bytes().get(..len),
+            Place::State(state) => self.own_state(state, len),
+            Place::Prefix(of) => match program.slots[of.index()].place {
+                Place::State(state) => self.own_state(state, len),
+                _ => None,
+            },
             Place::Input(_) | Place::Constant(_) | Place::Alias(_) | Place::Host => None,
         }
     }
 
     /// Bytes of memory that it holds.
     pub(crate) fn memory(&self) -> usize {
-        let others = self.late.iter().chain(&self.staging).map(Buffer::len).sum::<usize>();
+        let others = self.late.iter().chain(&self.staging).chain(&self.own).map(Buffer::len).sum::<usize>();
         self.arena.len() + others
     }
 }

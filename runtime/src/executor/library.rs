@@ -138,19 +138,24 @@ impl Run<'_> {
         mut views: Views<'_>,
         origin: &str,
     ) -> Result<(), RunError> {
-        let LibraryCall::MatMul { batch, m, n, k, lhs_transposed, rhs_transposed, .. } = call else {
+        let LibraryCall::MatMul { batch, m, n, k, lhs_transposed, rhs_transposed, lhs_pitch, rhs_pitch, .. } = call
+        else {
             return Err(mistyped(origin));
         };
         let extent = |dim: &DimId| at.frame.extent(at.program, *dim);
         let (m, n, k) = (extent(m)?, extent(n)?, extent(k)?);
-        // Operands are dense, so all batch dims are one.
+        // Matrices lie at equal distances, so all batch dims are one.
         let mut matrices = 1usize;
         for dim in batch {
             matrices = matrices.saturating_mul(extent(dim)?);
         }
         let batch = [matrices];
         let stride = |rows: usize, cols: usize| [isize::try_from(rows.saturating_mul(cols)).unwrap_or(isize::MAX)];
-        let (a_batch, b_batch, c_batch) = (stride(m, k), stride(k, n), stride(m, n));
+        let apart = |pitch: &Option<DimId>, rows: usize, cols: usize| match pitch {
+            Some(pitch) => extent(pitch).map(|p| [isize::try_from(p).unwrap_or(isize::MAX)]),
+            None => Ok(stride(rows, cols)),
+        };
+        let (a_batch, b_batch, c_batch) = (apart(lhs_pitch, m, k)?, apart(rhs_pitch, k, n)?, stride(m, n));
         let c_layout = Layout { batch: &c_batch, ..Layout::row_major(n) };
         let (Some(a), Some(b), Some(c)) = (views.read::<T>(0), views.read::<T>(1), views.write::<T>(0)) else {
             return Err(mistyped(origin));

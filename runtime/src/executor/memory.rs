@@ -7,7 +7,7 @@
 //! - M1 a region is made anew for every run (inputs when they are bound, arena and late slots when they are sized) and
 //!   not used after the run in which it was made;
 //! - M2 during a run, what a region points to is alive: the model holds constants, the context holds buffers, the
-//!   caller's borrow of inputs outlasts the call; a buffer that grows gets new regions before its next use;
+//!   caller's borrow of inputs and states outlasts the call; a buffer that grows gets new regions before its next use;
 //! - M3 memory is written only through a writable region, by one step at a time: [`Views`] checks that what a step
 //!   writes overlaps nothing else it touches; kernels rely on the plan's invariant P2.
 #![allow(unsafe_code, reason = "regions outlive what the borrow checker sees; each block says why it holds")]
@@ -132,6 +132,17 @@ impl Region {
             unsafe { std::ptr::copy(from.start, self.start, self.len) };
         }
         fits
+    }
+
+    /// Copies `rows` equal parts of `from` to the beginnings of as many equal parts of this. False when they don't fit.
+    pub(crate) fn spread(self, from: Region, rows: usize) -> bool {
+        if rows == 0 || from.len == 0 {
+            return from.len == 0;
+        }
+        let (pitch, len) = (self.len / rows, from.len / rows);
+        let parts = |row: usize| Some((self.part(row * pitch, len)?, from.part(row * len, len)?));
+        let fits = len <= pitch && from.len == len * rows && self.len == pitch * rows;
+        fits && (0..rows).all(|row| parts(row).is_some_and(|(to, from)| to.copy_from(from)))
     }
 
     fn overlaps(self, other: Region) -> bool {
@@ -273,6 +284,21 @@ mod tests {
         assert!(buffer.region(1000, 64).is_none());
         assert!(buffer.region(usize::MAX, 2).is_none());
         assert!(buffer.reserve(usize::MAX).is_err());
+    }
+
+    #[test]
+    fn rows_are_spread_within_their_bounds() {
+        let mut buffer = Buffer::default();
+        buffer.reserve(64).unwrap();
+        let region = |b: &mut Buffer, len| b.region(0, len).unwrap();
+        assert!(region(&mut buffer, 6).spread(Region::read_only(&[1, 2, 3, 4]), 2));
+        assert_eq!(buffer.bytes()[..6], [1, 2, 0, 3, 4, 0]);
+        assert!(!region(&mut buffer, 6).spread(Region::read_only(&[1; 8]), 2), "longer rows than there is room");
+        assert!(!region(&mut buffer, 7).spread(Region::read_only(&[1; 4]), 2), "rows of no whole length");
+        assert!(
+            region(&mut buffer, 6).spread(Region::read_only(&[]), 0)
+                && !region(&mut buffer, 6).spread(Region::read_only(&[1]), 0)
+        );
     }
 
     #[test]

@@ -21,7 +21,7 @@ use std::time::Instant;
 use frit_compiler::cpu::functions;
 use frit_compiler::plan::{KernelId, Plan, Program, ProgramId, SlotId, Step};
 
-pub(crate) use frame::{Facts, Frame, reserve};
+pub(crate) use frame::{Facts, Frame, Kept, reserve};
 
 use crate::pool::Pool;
 use crate::session::{ModelData, Profile, RunError};

@@ -37,7 +37,8 @@ pub(super) fn missing(port: &Port) -> RunError {
     RunError::MissingInput { name: port.name.clone(), ty: port.ty.to_string() }
 }
 
-fn tensor(port: &Port, frame: &mut Frame, index: usize, view: TensorView<'_>, limit: usize) -> Result<(), RunError> {
+/// Whether a tensor can be a port's, extents aside.
+pub(super) fn check(port: &Port, view: TensorView<'_>) -> Result<(), RunError> {
     let name = || port.name.clone();
     let ValueType::Tensor(ty) = &port.ty else {
         return Err(RunError::Kind { name: name(), expected: port.ty.to_string(), found: "a tensor".to_owned() });
@@ -60,13 +61,18 @@ fn tensor(port: &Port, frame: &mut Frame, index: usize, view: TensorView<'_>, li
         let expected = "bytes that are 0 or 1".to_owned();
         return Err(RunError::Kind { name: name(), expected, found: "other bytes".to_owned() });
     }
+    Ok(())
+}
+
+fn tensor(port: &Port, frame: &mut Frame, index: usize, view: TensorView<'_>, limit: usize) -> Result<(), RunError> {
+    check(port, view)?;
     let shape = &mut frame.shapes[index];
     shape.clear();
     for extent in view.shape {
         shape.push(i64::try_from(*extent).unwrap_or(i64::MAX));
     }
     let mut region = Region::read_only(view.data);
-    if !region.is_aligned(ty.dtype.size()) {
+    if !region.is_aligned(view.dtype.size()) {
         let buffer = &mut frame.staging[index];
         reserve(buffer, view.data.len(), limit, || format!("a copy of input `{}`", port.name))?;
         let place = buffer.region(0, view.data.len()).unwrap_or_default();

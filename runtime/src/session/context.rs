@@ -9,15 +9,15 @@ use crate::executor::{Frame, Run};
 
 /// Runs a model, and holds the outputs of the last run. Reused, it allocates nothing while shapes stay as they were.
 pub struct Context {
-    model: Model,
+    pub(super) model: Model,
     frames: Vec<Frame>,
     scratch: Buffer,
     /// Extents of each output of the last run.
     shapes: Vec<Vec<usize>>,
     profile: Option<Profile>,
-    limit: usize,
+    pub(super) limit: usize,
     /// Whether outputs can be read.
-    ran: bool,
+    pub(super) ran: bool,
 }
 
 /// An output of the last run.
@@ -132,14 +132,34 @@ impl Context {
 
     fn run_bound<'i>(&mut self, input: &mut dyn FnMut(usize) -> Option<InputRef<'i>>) -> Result<(), RunError> {
         self.ran = false;
-        let (data, entry) = (self.model.data(), self.model.entry());
-        let program = &data.plan.programs[entry.index()];
-        let mut frame = std::mem::take(&mut self.frames[entry.index()]);
-        frame.fit(program);
+        let mut frame = self.take_frame();
+        frame.kept.fill(None);
+        let program = self.model.program();
         let bound = program.inputs.iter().enumerate().try_for_each(|(index, port)| {
             let value = input(index).ok_or_else(|| missing(port))?;
             bind(program, &mut frame, index, value, self.limit)
         });
+        let done = bound.and_then(|()| self.execute(&mut frame));
+        self.put_frame(frame);
+        self.ran = done.is_ok();
+        done
+    }
+
+    /// The entry's frame, out of the list while it runs.
+    pub(super) fn take_frame(&mut self) -> Frame {
+        let mut frame = std::mem::take(&mut self.frames[self.model.entry().index()]);
+        frame.fit(self.model.program());
+        frame
+    }
+
+    pub(super) fn put_frame(&mut self, frame: Frame) {
+        self.frames[self.model.entry().index()] = frame;
+    }
+
+    /// Runs the entry; its inputs are bound.
+    pub(super) fn execute(&mut self, frame: &mut Frame) -> Result<(), RunError> {
+        let (data, entry) = (self.model.data(), self.model.entry());
+        let program = &data.plan.programs[entry.index()];
         let mut run = Run {
             model: data,
             pool: self.model.pool(),
@@ -148,14 +168,9 @@ impl Context {
             profile: self.profile.as_mut(),
             limit: self.limit,
         };
-        let done = bound.and_then(|()| run.execute(entry, &mut frame));
-        let done = done.and_then(|()| {
-            let mut outputs = program.outputs.iter().zip(&mut self.shapes);
-            outputs.try_for_each(|(port, shape)| frame.shape_into(program, port.slot, shape))
-        });
-        self.frames[entry.index()] = frame;
-        self.ran = done.is_ok();
-        done
+        run.execute(entry, frame)?;
+        let mut outputs = program.outputs.iter().zip(&mut self.shapes);
+        outputs.try_for_each(|(port, shape)| frame.shape_into(program, port.slot, shape))
     }
 
     /// An output of the last run.
@@ -171,6 +186,9 @@ impl Context {
         };
         let (frame, facts) = (&self.frames[entry.index()], &data.facts[entry.index()]);
         let root = facts.root(port.slot);
+        if frame.keeps(program, index) {
+            return Err(RunError::ExtraInput(format!("output `{}` is state: its buffer holds it", port.name)));
+        }
         if let Some(value) = &frame.host[root] {
             return Ok(Output::Host(value));
         }

@@ -136,11 +136,11 @@ pub enum RunError {
         /// Why.
         message: String,
     },
-    /// State of the wrong number, type or capacity.
-    #[error("state {index}: {message}")]
+    /// State that a step can't go on from.
+    #[error("state of input `{name}`: {message}")]
     State {
-        /// Which.
-        index: usize,
+        /// The donated input.
+        name: String,
         /// Why.
         message: String,
     },

@@ -9,13 +9,14 @@
 //! ```
 //!
 //! [`Model::run`] is the call for those who run once; a [`Context`] allocates nothing after the first run with the same
-//! shapes. Inputs are borrowed bytes with a shape ([`TensorView`]) or host values; a mismatch is a [`RunError`] that
+//! shapes. [`Context::step`] runs with state that it updates: a [`StateBuffer`] for each donated input. Inputs are borrowed bytes with a shape ([`TensorView`]) or host values; a mismatch is a [`RunError`] that
 //! names the input, the axis, what was expected and found.
 
 mod bind;
 mod context;
 mod error;
 mod profile;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -23,12 +24,13 @@ use std::io;
 use std::sync::Arc;
 
 use frit_compiler::cpu::exec::ExecutableCode;
-use frit_compiler::plan::{OpCounts, Plan, Port, Program, ProgramId};
+use frit_compiler::plan::{OpCounts, Plan, Port, Program, ProgramId, State};
 use frit_ir::{DType, HostValue, Tensor};
 
 pub use context::{Context, Output};
 pub use error::RunError;
 pub use profile::{Profile, StepTime};
+pub use state::StateBuffer;
 
 use crate::executor::Facts;
 use crate::pool::Pool;
@@ -186,6 +188,11 @@ impl Model {
     /// What it gives.
     pub fn outputs(&self) -> &[Port] {
         &self.program().outputs
+    }
+
+    /// Its state: which inputs are donated to which outputs, and how they are updated.
+    pub fn states(&self) -> &[State] {
+        &self.program().states
     }
 
     /// How its ops run, in all programs.

@@ -134,7 +134,11 @@ pub fn is_unsupported(error: &LoadError) -> bool {
             CompileError::Pass(PassError::Legalize(error)) => {
                 matches!(error, LegalizeError::Unsupported(_) | LegalizeError::NeedsValues { .. })
             }
-            CompileError::Pass(_) | CompileError::Code(_) | CompileError::UnknownDim { .. } => false,
+            CompileError::Pass(_)
+            | CompileError::Code(_)
+            | CompileError::UnknownDim { .. }
+            | CompileError::UnknownState { .. }
+            | CompileError::State(_) => false,
             CompileError::Build(error) => {
                 matches!(error, BuildError::Unsupported { .. } | BuildError::Unbound { .. } | BuildError::Lower(_))
             }

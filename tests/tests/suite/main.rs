@@ -10,4 +10,5 @@ mod proofs;
 mod random;
 mod robustness;
 mod shrinking;
+mod state;
 mod tidy;

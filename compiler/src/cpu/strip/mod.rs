@@ -45,6 +45,8 @@ pub struct Stream {
     pub dtype: DType,
     /// Whether elements follow each other without gaps; otherwise the distance comes with the call.
     pub dense: bool,
+    /// Bytes from one element to the next, where that is known; the call gives it all the same.
+    pub gap: Option<i32>,
     /// Whether the strip reads it.
     pub loaded: bool,
     /// Whether the strip writes it.

@@ -38,13 +38,19 @@ impl Rng {
     }
 }
 
+/// A distance of elements, sometimes known.
+fn gap(rng: &mut Rng, dtype: DType) -> Option<i32> {
+    (rng.below(2) == 0).then(|| (dtype.size() * [1, 2, 6][rng.below(3)]) as i32)
+}
+
 fn random_strip(rng: &mut Rng) -> Strip {
     use BinaryOp::{Add, And, Div, Eq, Le, Lt, Max, Min, Mul, Or, Shl, Shr, Sub, Xor};
     use UnaryOp::{Abs, Ceil, Floor, Neg, Not, RoundEven, Sqrt, Trunc};
     let mut strip = Strip::default();
     for k in 0..2 + rng.below(4) {
         let dtype = if k == 0 { DType::F32 } else { [DType::Bool, TYPES[rng.below(7)]][rng.below(2)] };
-        strip.streams.push(Stream { dtype, dense: rng.below(4) != 0, loaded: true, stored: false });
+        let (dense, gap) = (rng.below(4) != 0, gap(rng, dtype));
+        strip.streams.push(Stream { dtype, dense, gap, loaded: true, stored: false });
         strip.ops.push(TypedOp { op: Op::Load(k as u32), dtype });
     }
     for k in 0..rng.below(4) {
@@ -93,7 +99,8 @@ fn random_strip(rng: &mut Rng) -> Strip {
     for _ in 0..1 + rng.below(3) {
         let v = rng.below(strip.ops.len()) as Val;
         let dtype = strip.ops[v as usize].dtype;
-        strip.streams.push(Stream { dtype, dense: rng.below(3) != 0, loaded: false, stored: true });
+        let (dense, gap) = (rng.below(3) != 0, gap(rng, dtype));
+        strip.streams.push(Stream { dtype, dense, gap, loaded: false, stored: true });
         strip.ops.push(TypedOp { op: Op::Store(strip.streams.len() as u32 - 1, v), dtype });
     }
     for _ in 0..rng.below(4) {
@@ -154,7 +161,11 @@ fn random_strips_agree_with_the_evaluator() {
             let steps: Vec<usize> = strip
                 .streams
                 .iter()
-                .map(|s| if s.dense { s.dtype.size() } else { s.dtype.size() * [1, 2, 5][rng.below(3)] })
+                .map(|s| match s.gap {
+                    _ if s.dense => s.dtype.size(),
+                    Some(gap) => gap as usize,
+                    None => s.dtype.size() * [1, 2, 5][rng.below(3)],
+                })
                 .collect();
             let memory: Vec<Vec<u8>> = strip
                 .streams

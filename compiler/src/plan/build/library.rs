@@ -8,7 +8,7 @@ use frit_ir::op::infer::TypeError;
 use frit_ir::{BinaryOp, DType, Dim, Function, NodeId, Op, Origin, TensorType, Value, ValueType};
 
 use super::super::{DimId, LibraryCall, SlotId, Step};
-use super::{BuildError, Building, PlanBuilder, Slots};
+use super::{BuildError, Building, PlanBuilder, Slots, count_ops};
 use crate::lower::lower;
 
 /// An operand of a product in matrix form.
@@ -16,6 +16,8 @@ struct Matrix {
     slot: SlotId,
     /// Contracted axes come before free ones.
     contract_first: bool,
+    /// Elements from one matrix of the batch to the next, where they do not follow each other.
+    pitch: Option<DimId>,
 }
 
 impl PlanBuilder<'_> {
@@ -48,6 +50,8 @@ impl PlanBuilder<'_> {
                     k: b.dim(&Dim::product(lhs_contract.iter().map(|&a| &lhs.dims[a]))),
                     lhs_transposed: left.contract_first,
                     rhs_transposed: !right.contract_first,
+                    lhs_pitch: left.pitch,
+                    rhs_pitch: right.pitch,
                     dtype,
                     accumulate: *accumulate,
                 };
@@ -132,7 +136,7 @@ impl PlanBuilder<'_> {
             let body = take_along(tensor(f, node.operands()[i])?, &positions, axis, &node.origin)
                 .map_err(|e| BuildError::Internal(e.to_string()))?;
             let lowered = lower(&body, "take_along", self.numerics)?;
-            self.kernel(b, lowered, &[operands[i], at], &[results[i]], &body, &node.origin)?;
+            self.kernel(b, lowered, &[operands[i], at], &[results[i]], count_ops(&body), &node.origin)?;
         }
         Ok(())
     }
@@ -147,7 +151,7 @@ impl PlanBuilder<'_> {
         contract_first: bool,
         origin: &Origin,
     ) -> Result<Matrix, BuildError> {
-        let slot = self.read(b, f, slots, value)?;
+        let slot = self.read_any(b, f, slots, value)?;
         let ty = tensor(f, value)?;
         let free: Vec<usize> = (0..ty.rank()).filter(|a| !batch.contains(a) && !contract.contains(a)).collect();
         let order = |first: &[usize], second: &[usize]| -> Vec<usize> {
@@ -158,16 +162,22 @@ impl PlanBuilder<'_> {
             // Axes of extent 1 may stand anywhere.
             let real: Vec<usize> = perm.iter().copied().filter(|&a| ty.dims[a] != Dim::ONE).collect();
             if real.is_sorted() {
-                return Ok(Matrix { slot, contract_first: *first });
+                if let Some((storage, pitch)) = b.matrices(slot, ty, batch) {
+                    return Ok(Matrix { slot: storage, contract_first: *first, pitch: Some(pitch) });
+                }
+                let slot = self.dense(b, slot)?;
+                return Ok(Matrix { slot, contract_first: *first, pitch: None });
             }
         }
         let [(free_first, _), (contracted_first, _)] = forms;
         let perm = if contract_first { contracted_first } else { free_first };
         let (body, result) = transpose(ty, &perm, origin)?;
+        let (mut operands, ops) = ([slot], count_ops(&body));
+        let body = b.in_place_reads(&body, &mut operands)?;
         let lowered = lower(&body, "transpose", self.numerics)?;
         let target = b.slot(&result);
-        self.kernel(b, lowered, &[slot], &[target], &body, origin)?;
-        Ok(Matrix { slot: target, contract_first })
+        self.kernel(b, lowered, &operands, &[target], ops, origin)?;
+        Ok(Matrix { slot: target, contract_first, pitch: None })
     }
 }
 

@@ -45,7 +45,7 @@ pub(super) static RULES: &[Rule] = &[
         let (p, q) = (b.binary(BinaryOp::Div, x, y)?, b.binary(BinaryOp::Div, z, y)?);
         Ok(vec![b.binary(BinaryOp::Sub, p, q)?])
     }),
-    rule!("quotient-of-quotients", "(x / y) / (z / y) = x / z", "one y, not 0", Reassociate Algebra Rounding,
+    rule!("quotient-of-quotients", "(x / y) / (z / y) = x / z", "one y of a known sign; where it is 0 the left side is NaN", Reassociate Algebra Rounding,
         quotient_of_quotients, |b| {
         let (x, z, y) = (input(b, &[5, 7]), input(b, &[]), input(b, &[]));
         let y = b.unary(UnaryOp::Abs, y)?;
@@ -282,7 +282,8 @@ fn extreme_of_scaled(s: &Scope<'_>, id: NodeId) -> Outcome {
     let range = s.range(invariant.value);
     let scales = matches!(op, BinaryOp::Mul | BinaryOp::Div);
     let kind = match () {
-        () if !scales || range.is_positive() || (op == BinaryOp::Mul && range.is_not_negative()) => kind,
+        // A divisor of 0 gives NaN or an infinity on either side.
+        () if !scales || range.is_not_negative() => kind,
         () if range.is_negative() => other,
         () => return Outcome::Near("the sign of the factor is not known"),
     };
@@ -373,8 +374,8 @@ fn quotient_of_quotients(s: &Scope<'_>, id: NodeId) -> Outcome {
         return Outcome::No;
     }
     let range = s.range(left.divisor);
-    if !range.is_positive() && !range.is_negative() {
-        return Outcome::Near("the common divisor may be 0");
+    if !range.is_not_negative() && !range.is_negative() {
+        return Outcome::Near("the sign of the common divisor is not known");
     }
     found([x, z], move |b| {
         let (p, q) = (left.top(b)?, right.top(b)?);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use frit_compiler::kernel::Role;
-use frit_compiler::plan::{Plan, PlanKernel, Step};
+use frit_compiler::plan::{Plan, PlanKernel, StateForm, Step};
 use frit_ir::Module;
 use frit_runtime::Model;
 use frit_runtime::compile::Compiled;
@@ -124,6 +124,15 @@ fn signature(model: &Model, console: &Console) -> Done {
     }
     for port in model.outputs() {
         console.line(format!("  output  {}: {}", port.name, port.ty))?;
+    }
+    for state in model.states() {
+        let (input, output) = (&model.inputs()[state.input as usize], &model.outputs()[state.output as usize]);
+        let how = match &state.form {
+            StateForm::InPlace { .. } => "written in place".to_owned(),
+            StateForm::Append { axis, .. } => format!("appended along axis {axis}"),
+            StateForm::Copied { reason } => format!("copied: {reason}"),
+        };
+        console.line(format!("  state   {} <- {}: {how}", input.name, output.name))?;
     }
     Ok(())
 }

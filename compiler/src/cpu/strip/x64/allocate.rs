@@ -333,19 +333,23 @@ impl Writer<'_> {
         self.asm.multiply(RAX, step);
         self.asm.alu(Alu::Add, RAX, Rm::Mem(Mem::at(RDI, arguments), false));
         let place = self.streams.stage(k);
-        let copy = |asm: &mut Asm, memory: Mem| {
+        let copy = |asm: &mut Asm, memory: Mem, disp: i32| {
             if load {
-                asm.load_element(R10, Mem::at(RAX, 0), size, signed);
+                asm.load_element(R10, Mem::at(RAX, disp), size, signed);
                 asm.store_element(memory, R10, 4);
             } else {
                 asm.load_element(R10, memory, 4, false);
-                asm.store_element(Mem::at(RAX, 0), R10, size);
+                asm.store_element(Mem::at(RAX, disp), R10, size);
             }
-            asm.alu(Alu::Add, RAX, step);
         };
         if !tail {
+            // Known distances are part of the addresses: no copy waits for another.
+            let gap = stream.gap.filter(|gap| gap.checked_mul(16).is_some());
             for lane in 0..16 {
-                copy(self.asm, Mem::at(RSP, place + 4 * lane));
+                copy(self.asm, Mem::at(RSP, place + 4 * lane), gap.map_or(0, |gap| gap * lane));
+                if gap.is_none() {
+                    self.asm.alu(Alu::Add, RAX, step);
+                }
             }
             return;
         }
@@ -353,7 +357,8 @@ impl Writer<'_> {
         let (next, done) = (self.asm.label(), self.asm.label());
         self.asm.alu_reg(Alu::Xor, R15, R15);
         self.asm.bind(next);
-        copy(self.asm, Mem::At { base: RSP, index: Some((R15, 2)), disp: place });
+        copy(self.asm, Mem::At { base: RSP, index: Some((R15, 2)), disp: place }, 0);
+        self.asm.alu(Alu::Add, RAX, step);
         self.asm.immediate(0, R15, 1);
         self.asm.immediate(7, R15, 16);
         // Flags of `cmp r15, 16`: no carry from there on.
