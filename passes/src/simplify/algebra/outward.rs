@@ -118,25 +118,28 @@ struct Factors<'s, 'a> {
 impl<'s, 'a> Factors<'s, 'a> {
     fn of(s: &'s Scope<'a>, value: Value, wanted: &'s dyn Fn(Value) -> bool) -> Factors<'s, 'a> {
         let mut this = Factors { s, wanted, all: Vec::new(), seen: Vec::new() };
-        this.collect(Factor { value, divides: false }, DEPTH);
+        this.collect(Factor { value, divides: false }, DEPTH, false);
         this
     }
 
-    /// Whether a wanted factor is among those of this one.
-    fn collect(&mut self, factor: Factor, depth: usize) -> bool {
+    /// Whether a wanted factor is among those of this one. In what is `shared` with other users a constant is not worth
+    /// computing the rest again.
+    fn collect(&mut self, factor: Factor, depth: usize, shared: bool) -> bool {
         let Factor { value, divides } = factor;
+        let wanted = (self.wanted)(value) && !(shared && self.s.number(value).is_some());
+        let shared = shared || !self.s.single_use(value);
         let parts = match (self.s.binary(value.node, BinaryOp::Mul), self.s.binary(value.node, BinaryOp::Div)) {
             (Some((a, b)), _) => Some((a, b, divides)),
             (_, Some((a, b))) => Some((a, b, !divides)),
             (None, None) => None,
         };
-        if !(self.wanted)(value)
+        if !wanted
             && depth > 0
             && let Some((a, b, second)) = parts
         {
             let before = (self.all.len(), self.seen.len());
-            let left = self.collect(Factor { value: a, divides }, depth - 1);
-            let right = self.collect(Factor { value: b, divides: second }, depth - 1);
+            let left = self.collect(Factor { value: a, divides }, depth - 1, shared);
+            let right = self.collect(Factor { value: b, divides: second }, depth - 1, shared);
             if left || right {
                 self.seen.push(value);
                 return true;
@@ -145,7 +148,7 @@ impl<'s, 'a> Factors<'s, 'a> {
             self.seen.truncate(before.1);
         }
         self.all.push(factor);
-        (self.wanted)(value)
+        wanted
     }
 }
 
