@@ -3,6 +3,7 @@
 //! ```text
 //!  Kernel + Schedule --[code]--> one function a phase --[function, index, scalar, reduce]--> CLIF --[link]--> KernelCode
 //!                          '---- innermost loops, outlined --[strip]--> leaf functions ------------^
+//!                                                 AVX2 and AVX-512 by an emitter of our own, else through Cranelift
 //!  KernelCode --[exec]--> executable memory, called with [abi::KernelArgs]
 //! ```
 //!
