@@ -246,6 +246,8 @@ pub(super) struct Grid {
     pub(super) batch: usize,
     pub(super) rows: usize,
     pub(super) cols: usize,
+    /// Columns are cut at multiples of this.
+    pub(super) unit: usize,
 }
 
 /// The range of part `index` when `extent` is cut into `parts` of nearly equal size.
@@ -355,10 +357,13 @@ pub(super) fn run_grid<T: Copy + Send>(
     let matrices = extents.matrices();
     let batch_parts = grid.batch.clamp(1, matrices);
     let row_parts = grid.rows.clamp(1, extents.rows);
-    let col_parts = grid.cols.clamp(1, extents.cols);
+    let unit = grid.unit.max(1);
+    let units = extents.cols.div_ceil(unit);
+    let col_parts = grid.cols.clamp(1, units);
     let shared = Shared(out.as_mut_ptr());
     pool.run(batch_parts * row_parts * col_parts, &|index, worker| {
-        let cols = part(extents.cols, col_parts, index % col_parts);
+        let cols = part(units, col_parts, index % col_parts);
+        let cols = cols.start * unit..extents.cols.min(cols.end * unit);
         let rows = part(extents.rows, row_parts, index / col_parts % row_parts);
         for matrix in part(matrices, batch_parts, index / col_parts / row_parts) {
             let corner = matrix_start(layout, extents.batch, matrix) as isize

@@ -1,10 +1,11 @@
 //! The library crate that multiplies general matrices: gemmkit, called on one thread.
 //!
 //! In: two views and a tile that fit each other. Out: the tile holds their product. Nothing else
-//! in the workspace names the crate, so another can take its place here.
+//! in the workspace names the crate but a benchmark, so another can take its place here.
 #![allow(unsafe_code)] // The crate's checked entry refuses negative strides and shared tiles.
 
-use super::skinny;
+use super::blocks::{Rhs, multiply};
+use super::kernels::Kernels;
 use crate::library::grid::{MatView, Tile};
 use std::ops::Add;
 
@@ -24,7 +25,7 @@ impl Float for f64 {
 
 pub(crate) mod sealed {
     //! What computes a tile, for each element type.
-    use super::{MatView, Tile, general, skinny};
+    use super::{Kernels as Own, MatView, Rhs, Tile, general, multiply};
 
     /// `tile = a b`. Sealed: nobody outside can name or call it, so its types stay private.
     #[allow(private_interfaces)]
@@ -36,7 +37,8 @@ pub(crate) mod sealed {
     #[allow(private_interfaces)] // As above.
     impl Kernels for f32 {
         fn product(a: &MatView<'_, f32>, b: &MatView<'_, f32>, tile: &mut Tile<'_, f32>) {
-            if !skinny::product(a, b, tile) {
+            let own = Own::detect();
+            if !own.is_some_and(|kernels| multiply(kernels, a, Rhs::View(*b), tile)) {
                 general(1.0, 0.0, a, b, tile);
             }
         }
