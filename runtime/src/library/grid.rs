@@ -30,6 +30,15 @@ pub struct Layout<'a> {
 }
 
 impl Layout<'_> {
+    /// One dense matrix, or its transpose stored densely.
+    pub fn matrix(rows: usize, cols: usize, transposed: bool) -> Layout<'static> {
+        if transposed {
+            Layout { row: 1, col: isize::try_from(rows).unwrap_or(isize::MAX), ..Layout::default() }
+        } else {
+            Layout::row_major(cols)
+        }
+    }
+
     /// One matrix with its rows one after the other.
     pub fn row_major(cols: usize) -> Layout<'static> {
         Layout { row: isize::try_from(cols).unwrap_or(isize::MAX), col: 1, ..Layout::default() }
@@ -225,12 +234,6 @@ impl<'a, T: Copy> MatView<'a, T> {
         }
         let start = self.index(row, 0);
         self.data.get(start..start + self.cols)
-    }
-
-    /// The slice from element (row, col) on.
-    #[inline(always)]
-    pub(super) fn from(&self, row: usize, col: usize) -> &'a [T] {
-        self.data.get(self.index(row, col)..).unwrap_or_default()
     }
 
     /// Where element (0, 0) is. Every element of the view may be read through it.

@@ -5,6 +5,9 @@
 #![allow(unsafe_code)] // The crate's checked entry refuses negative strides and shared tiles.
 
 use super::blocks::{Rhs, multiply};
+use super::{Bias, GemmShape, Layout, Operand, Panels, gemm_packed};
+use crate::library::LibraryError;
+use crate::pool::Pool;
 use super::kernels::Kernels;
 use crate::library::grid::{MatView, Tile};
 use std::ops::Add;
@@ -25,6 +28,7 @@ impl Float for f64 {
 
 pub(crate) mod sealed {
     //! What computes a tile, for each element type.
+    use super::{Bias, GemmShape, Layout, LibraryError, Operand, Panels, Pool, gemm_packed};
     use super::{Kernels as Own, MatView, Rhs, Tile, general, multiply};
 
     /// `tile = a b`. Sealed: nobody outside can name or call it, so its types stay private.
@@ -32,6 +36,18 @@ pub(crate) mod sealed {
     pub trait Kernels: Sized {
         /// Computes the tile.
         fn product(a: &MatView<'_, Self>, b: &MatView<'_, Self>, tile: &mut Tile<'_, Self>);
+
+        /// The whole product with a packed B, for the element type that has them.
+        fn packed(
+            _pool: &Pool,
+            _shape: &GemmShape<'_>,
+            _a: Operand<'_, Self>,
+            _b: &Panels,
+            _c: &mut [Self],
+            _layout: Layout<'_>,
+        ) -> Option<Result<(), LibraryError>> {
+            None
+        }
     }
 
     #[allow(private_interfaces)] // As above.
@@ -41,6 +57,17 @@ pub(crate) mod sealed {
             if !own.is_some_and(|kernels| multiply(kernels, a, Rhs::View(*b), tile)) {
                 general(1.0, 0.0, a, b, tile);
             }
+        }
+
+        fn packed(
+            pool: &Pool,
+            shape: &GemmShape<'_>,
+            a: Operand<'_, f32>,
+            b: &Panels,
+            c: &mut [f32],
+            layout: Layout<'_>,
+        ) -> Option<Result<(), LibraryError>> {
+            Some(gemm_packed(pool, shape, a, b, Bias::None, c, layout))
         }
     }
 

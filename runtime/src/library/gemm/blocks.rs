@@ -14,15 +14,15 @@
 
 use std::cell::RefCell;
 
-use super::kernels::{Block, Kernels};
+use super::kernels::{Block, Kernels, Part};
 use super::panels::Panels;
 use crate::library::grid::{MatView, Tile};
 
 /// The deepest part: a panel of that depth is 64 KiB.
-const DEPTH: usize = 512;
+const DEPTH: usize = 1024;
 /// Part of the depth where B is read in place by one block of rows: the rows of B are read side by side, so that memory
 /// gives long stretches of each.
-const DEPTH_IN_PLACE: usize = 64;
+const DEPTH_IN_PLACE: usize = 16;
 /// Elements of B in scratch.
 const B_SCRATCH: usize = DEPTH * 32;
 /// Elements of A in scratch.
@@ -31,6 +31,8 @@ const A_SCRATCH: usize = 64 * 1024;
 const SLACK: usize = 16 * 32;
 /// How far ahead panels are fetched, in elements: 2 KiB.
 const PANEL_AHEAD: usize = 512;
+/// Panels made at a time of columns that are read once.
+const WIDE_COLUMNS: usize = 2;
 /// With at least so many blocks of rows, a panel of B in scratch pays.
 const BLOCKS_WORTH_PACKING: usize = 3;
 /// Rows of B up to this length are one stretch of memory: packing brings nothing.
@@ -179,12 +181,24 @@ impl Product {
     }
 
     fn run(&self, kernels: &Kernels, scratch: &mut Scratch) -> bool {
+        let wide = WIDE_COLUMNS * kernels.panel();
+        if let (Form::Columns { b, step }, true) = (self.b, self.m <= kernels.rows && self.n > wide) {
+            // Columns are read once: each from end to end, which memory likes best.
+            return (0..self.n).step_by(wide).all(|col| {
+                let b = Form::Columns { b: b.wrapping_offset(col as isize * step), step };
+                let n = wide.min(self.n - col);
+                Product { n, b, c: self.c.wrapping_add(col), ..*self }.run(kernels, scratch)
+            });
+        }
         let (in_place, packs_a) = (self.in_place(kernels), self.packs_a(kernels));
         if !scratch.reserve(packs_a, !in_place) {
             return false;
         }
         let rows = equal_parts(self.m, kernels.rows);
-        let at_once = kernels.panels_at_once(rows);
+        let at_once = match self.b {
+            Form::Columns { .. } => kernels.panels_at_once(rows).min(WIDE_COLUMNS),
+            Form::Rows { .. } | Form::Panels { .. } => kernels.panels_at_once(rows),
+        };
         let single = self.m <= kernels.rows;
         let deepest = match self.b {
             Form::Panels { .. } if single => usize::MAX,
@@ -260,7 +274,10 @@ impl Strip<'_> {
                     }
                 };
                 let c = c.wrapping_offset(row as isize * c_row).wrapping_add(col);
-                let block = Block { depth, a, a_row, a_step, c, c_row, cols, from_zero: begin == 0, ..b };
+                // The next panel is fetched once.
+                let (fetch, fetch_step) = if index == 0 { (b.fetch, b.fetch_step) } else { (b.b, b.b_step) };
+                let from_zero = begin == 0;
+                let block = Block { depth, a, a_row, a_step, c, c_row, cols, fetch, fetch_step, from_zero, ..b };
                 // SAFETY: rows, columns and depth are within the product's, whose views and tile were checked against
                 // their slices and fit each other; packed operands hold what `pack_a` and `panel` put there. The
                 // tile is borrowed mutably, so nothing else uses C. `rows` is at most the kernels', and there are at
@@ -280,13 +297,12 @@ impl Strip<'_> {
             let rows = self.rows.min(self.bottom - row);
             let from = a.wrapping_offset(row as isize * a_row + begin as isize * a_step);
             let target = &mut target[index * depth * lanes..][..depth * lanes + SLACK];
-            if a_step == 1 {
-                // SAFETY: `rows` rows of `depth` neighbours are there; SLACK is a whole square more than is needed.
-                unsafe { kernels.pack_columns(from, a_row, (depth, rows), target.as_mut_ptr(), lanes) };
-            } else {
-                // SAFETY: `depth` columns of `rows` neighbours are there (`packs_a` wants one of the strides to be 1),
-                // and rows are at most the lanes.
-                unsafe { copy_rows(from, a_step, (depth, rows), target.as_mut_ptr(), lanes) };
+            let step = if a_step == 1 { a_row } else { a_step };
+            // SAFETY: `rows` by `depth` are there, and one of the strides is 1 (`packs_a` wants it). The kernels' rows
+            // are at most the lanes; SLACK is a whole square more than is needed.
+            unsafe {
+                let part = Part { from, step, depth, cols: rows };
+                kernels.pack(a_step == 1, &part, target.as_mut_ptr(), lanes);
             }
         }
     }
@@ -305,25 +321,30 @@ impl Strip<'_> {
             b: std::ptr::null(),
             b_panel: 0,
             b_step: 0,
-            ahead: 0,
+            fetch: std::ptr::null(),
+            fetch_step: 0,
             c: std::ptr::null_mut(),
             c_row: 0,
             cols,
             from_zero: false,
         };
         match product.b {
-            Form::Panels { b, depth: whole } => Block {
-                b: b.wrapping_add(col * whole + begin * width),
-                b_panel: panel * whole,
-                b_step: width as isize,
-                ahead: PANEL_AHEAD,
-                ..empty
-            },
+            Form::Panels { b, depth: whole } => {
+                let b = b.wrapping_add(col * whole + begin * width);
+                let (b_step, fetch) = (width as isize, b.wrapping_add(PANEL_AHEAD));
+                Block { b, b_panel: panel * whole, b_step, fetch, fetch_step: b_step, ..empty }
+            }
             Form::Rows { b, step } if self.in_place => {
                 let b = b.wrapping_offset(begin as isize * step).wrapping_add(col);
-                Block { b, b_panel: panel, b_step: step, ahead: cols, ..empty }
+                Block { b, b_panel: panel, b_step: step, fetch: b.wrapping_add(cols), fetch_step: step, ..empty }
             }
             Form::Rows { .. } | Form::Columns { .. } => {
+                let (fetch, fetch_step) = match product.b {
+                    Form::Rows { b, step } => {
+                        (b.wrapping_offset(begin as isize * step).wrapping_add(col + cols), step)
+                    }
+                    Form::Columns { .. } | Form::Panels { .. } => (scratch.as_ptr(), 0),
+                };
                 let mut done = 0;
                 while done < cols {
                     let cols = panel.min(cols - done);
@@ -333,7 +354,8 @@ impl Strip<'_> {
                     unsafe { pack_panel(kernels, product.b, (begin, depth), (col + done, cols), target, width) };
                     done += cols;
                 }
-                Block { b: scratch.as_ptr(), b_panel: panel * depth, b_step: width as isize, ..empty }
+                let (b_panel, b_step) = (panel * depth, width as isize);
+                Block { b: scratch.as_ptr(), b_panel, b_step, fetch, fetch_step, ..empty }
             }
         }
     }
@@ -352,40 +374,13 @@ unsafe fn pack_panel(
     target: &mut [f32],
     width: usize,
 ) {
-    match b {
-        Form::Rows { b, step } => {
-            let from = b.wrapping_offset(begin as isize * step).wrapping_add(col);
-            // SAFETY: as the caller vouches.
-            unsafe { copy_rows(from, step, (depth, cols), target.as_mut_ptr(), width) }
-        }
-        Form::Columns { b, step } => {
-            let from = b.wrapping_offset(col as isize * step).wrapping_add(begin);
-            // SAFETY: as the caller vouches.
-            unsafe { kernels.pack_columns(from, step, (depth, cols), target.as_mut_ptr(), width) }
-        }
-        Form::Panels { .. } => {}
-    }
-}
-
-/// Copies rows of `cols` neighbours, `step` apart, to rows of `width`, zeros behind.
-///
-/// # Safety
-/// They are there to read, and the target to be written.
-unsafe fn copy_rows(from: *const f32, step: isize, (rows, cols): (usize, usize), target: *mut f32, width: usize) {
-    for row in 0..rows {
-        let from = from.wrapping_offset(row as isize * step);
-        // SAFETY: as the caller vouches.
-        unsafe {
-            let to = target.add(row * width);
-            match cols {
-                // Of known size: a few vector moves instead of a call.
-                32 => to.cast::<[f32; 32]>().write_unaligned(from.cast::<[f32; 32]>().read_unaligned()),
-                16 => to.cast::<[f32; 16]>().write_unaligned(from.cast::<[f32; 16]>().read_unaligned()),
-                _ => to.copy_from_nonoverlapping(from, cols),
-            }
-            to.add(cols).write_bytes(0, width - cols);
-        }
-    }
+    let (from, step, in_columns) = match b {
+        Form::Rows { b, step } => (b.wrapping_offset(begin as isize * step).wrapping_add(col), step, false),
+        Form::Columns { b, step } => (b.wrapping_offset(col as isize * step).wrapping_add(begin), step, true),
+        Form::Panels { .. } => return,
+    };
+    // SAFETY: as the caller vouches.
+    unsafe { kernels.pack(in_columns, &Part { from, step, depth, cols }, target.as_mut_ptr(), width) }
 }
 
 /// Packs a whole matrix into panels; `target` has room for them and for SLACK more. False when it does not lie in rows

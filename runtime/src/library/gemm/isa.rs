@@ -34,9 +34,11 @@ pub(super) trait Isa {
     /// Whether [`Isa::load`] keeps to its mask.
     const READS_MASKED: bool;
 
-    /// Transposes a square of [`Isa::LANES`]: element (row, col) at `from + row * from_row + col` goes to
-    /// `to + col * to_row + row`. Only `rows` by `cols` are read; the rest of the square becomes zero.
-    unsafe fn transpose(from: *const f32, from_row: isize, to: *mut f32, to_row: usize, rows: usize, cols: usize);
+    /// All lanes to memory.
+    unsafe fn store(to: *mut f32, vector: Self::Vector);
+    /// Transposes a square of [`Isa::LANES`]: element (row, col) at `from + row * step + col` goes to
+    /// `to + col * width + row`. Only `rows` by `cols` are read; the rest of the square becomes zero.
+    unsafe fn transpose(from: *const f32, step: isize, to: *mut f32, width: usize, rows: usize, cols: usize);
 }
 
 /// AVX-512 F: 32 registers of 16 lanes, masked loads and stores.
@@ -83,6 +85,12 @@ impl Isa for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn store(to: *mut f32, vector: __m512) {
+        // SAFETY: as above; the caller vouches for the place.
+        unsafe { _mm512_storeu_ps(to, vector) }
+    }
+
+    #[inline(always)]
     unsafe fn mul_add(a: __m512, b: __m512, c: __m512) -> __m512 {
         // SAFETY: as above.
         unsafe { _mm512_fmadd_ps(a, b, c) }
@@ -91,14 +99,16 @@ impl Isa for Avx512 {
     const READS_MASKED: bool = true;
 
     #[inline(always)]
-    unsafe fn transpose(from: *const f32, from_row: isize, to: *mut f32, to_row: usize, rows: usize, cols: usize) {
+    unsafe fn transpose(from: *const f32, step: isize, to: *mut f32, width: usize, rows: usize, cols: usize) {
         // SAFETY: as above; only `rows` rows, and in them `cols` elements, are read; the caller gives 16 rows to write.
         unsafe {
             let mask = Avx512::mask(cols);
             let mut r = [_mm512_setzero_ps(); 16];
             let mut t = r;
-            for (i, row) in r.iter_mut().enumerate().take(rows) {
-                *row = _mm512_maskz_loadu_ps(mask, from.offset(i as isize * from_row));
+            // Rows that are not there have an empty mask: a loop of known length stays in registers.
+            for (i, row) in r.iter_mut().enumerate() {
+                let mask = if i < rows { mask } else { 0 };
+                *row = _mm512_maskz_loadu_ps(mask, from.wrapping_offset(i as isize * step));
             }
             // Neighbours, then pairs of neighbours, within 128-bit parts; then the parts themselves, in two steps.
             for i in 0..8 {
@@ -122,8 +132,8 @@ impl Isa for Avx512 {
             for i in 0..4 {
                 for h in 0..2 {
                     let (low, high) = (t[4 * h + i], t[8 + 4 * h + i]);
-                    _mm512_storeu_ps(to.add((4 * h + i) * to_row), _mm512_shuffle_f32x4::<0x88>(low, high));
-                    _mm512_storeu_ps(to.add((8 + 4 * h + i) * to_row), _mm512_shuffle_f32x4::<0xdd>(low, high));
+                    _mm512_storeu_ps(to.add((4 * h + i) * width), _mm512_shuffle_f32x4::<0x88>(low, high));
+                    _mm512_storeu_ps(to.add((8 + 4 * h + i) * width), _mm512_shuffle_f32x4::<0xdd>(low, high));
                 }
             }
         }
@@ -191,6 +201,12 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn store(to: *mut f32, vector: __m256) {
+        // SAFETY: as above; the caller vouches for the place.
+        unsafe { _mm256_storeu_ps(to, vector) }
+    }
+
+    #[inline(always)]
     unsafe fn mul_add(a: __m256, b: __m256, c: __m256) -> __m256 {
         // SAFETY: as above.
         unsafe { _mm256_fmadd_ps(a, b, c) }
@@ -199,12 +215,20 @@ impl Isa for Avx2 {
     const READS_MASKED: bool = false;
 
     #[inline(always)]
-    unsafe fn transpose(from: *const f32, from_row: isize, to: *mut f32, to_row: usize, rows: usize, cols: usize) {
+    unsafe fn transpose(from: *const f32, step: isize, to: *mut f32, width: usize, rows: usize, cols: usize) {
         // SAFETY: as above; only `rows` rows, and in them `cols` elements, are read; the caller gives 8 rows to write.
         unsafe {
             let mut r = [_mm256_setzero_ps(); 8];
-            for (i, row) in r.iter_mut().enumerate().take(rows) {
-                *row = Avx2::load_part(from.offset(i as isize * from_row), cols);
+            // A loop of known length stays in registers.
+            if rows >= 8 && cols >= 8 {
+                for (i, row) in r.iter_mut().enumerate() {
+                    *row = _mm256_loadu_ps(from.wrapping_offset(i as isize * step));
+                }
+            } else {
+                for (i, row) in r.iter_mut().enumerate() {
+                    let mask = Avx2::lanes(if i < rows { cols } else { 0 });
+                    *row = _mm256_maskload_ps(from.wrapping_offset(i as isize * step), mask);
+                }
             }
             let mut t = r;
             // Neighbours, then pairs, within 128-bit halves; then the halves.
@@ -220,8 +244,8 @@ impl Isa for Avx2 {
                 }
             }
             for i in 0..4 {
-                _mm256_storeu_ps(to.add(i * to_row), _mm256_permute2f128_ps::<0x20>(r[i], r[4 + i]));
-                _mm256_storeu_ps(to.add((4 + i) * to_row), _mm256_permute2f128_ps::<0x31>(r[i], r[4 + i]));
+                _mm256_storeu_ps(to.add(i * width), _mm256_permute2f128_ps::<0x20>(r[i], r[4 + i]));
+                _mm256_storeu_ps(to.add((4 + i) * width), _mm256_permute2f128_ps::<0x31>(r[i], r[4 + i]));
             }
         }
     }

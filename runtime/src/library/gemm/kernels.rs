@@ -27,8 +27,10 @@ pub(super) struct Block {
     pub(super) b: *const f32,
     pub(super) b_panel: usize,
     pub(super) b_step: isize,
-    /// How far ahead of its loads B is fetched into the cache, in elements.
-    pub(super) ahead: usize,
+    /// What is fetched into the cache meanwhile: for each vector of B that is loaded, the one that lies as far from
+    /// `fetch`, which moves on by `fetch_step`. Any address will do.
+    pub(super) fetch: *const f32,
+    pub(super) fetch_step: isize,
     /// C: element (row, col) at `c + row * c_row + col`.
     pub(super) c: *mut f32,
     pub(super) c_row: isize,
@@ -41,6 +43,19 @@ pub(super) struct Block {
 /// A kernel. Its caller vouches for every element that the block reaches, and for the CPU.
 pub(super) type Kernel = unsafe fn(&Block);
 
+/// A part of B to pack: `depth` by `cols`, neighbours along its rows or along its columns.
+#[derive(Clone, Copy)]
+pub(super) struct Part {
+    pub(super) from: *const f32,
+    /// From one row, or from one column, to the next.
+    pub(super) step: isize,
+    pub(super) depth: usize,
+    pub(super) cols: usize,
+}
+
+/// Packs a part into a panel of some width.
+pub(super) type Pack = unsafe fn(&Part, *mut f32, usize);
+
 /// What is done with a vector unit.
 pub(super) struct Kernels {
     /// f32 in a vector.
@@ -51,9 +66,10 @@ pub(super) struct Kernels {
     pub(super) reads_masked: bool,
     /// Kernels by rows - 1 and by vectors: 1, 2, 4, 8. Empty places hold the widest there is.
     pub(super) blocks: &'static [[Option<Kernel>; 4]],
-    /// Transposes a square of vectors: element (row, col) at `from + row * step + col` goes to
-    /// `to + col * width + row`, zeros where there are fewer rows or columns: `(from, step, to, width, rows, cols)`.
-    pub(super) transpose: unsafe fn(*const f32, isize, *mut f32, usize, usize, usize),
+    /// See [`Kernels::pack`].
+    pub(super) pack_rows: Pack,
+    /// See [`Kernels::pack`].
+    pub(super) pack_columns: Pack,
 }
 
 impl Kernels {
@@ -109,31 +125,14 @@ impl Kernels {
         }
     }
 
-    /// Packs `cols` columns of B, stored `[columns, depth]` with `from_row` from one column to the next, into a panel of
-    /// `width` columns, zeros after the last.
+    /// Packs a part of B into a panel: `width` elements for each step of the depth, zeros after the last column.
     ///
     /// # Safety
-    /// `depth` elements of each column are there to read, and the panel holds `width` times `depth`, rounded up to whole
-    /// vectors. `width` is a multiple of the lanes, at least `cols`.
-    pub(super) unsafe fn pack_columns(
-        &self,
-        from: *const f32,
-        from_row: isize,
-        (depth, cols): (usize, usize),
-        panel: *mut f32,
-        width: usize,
-    ) {
-        let lanes = self.lanes;
-        for begin in (0..depth).step_by(lanes) {
-            for col in (0..width).step_by(lanes) {
-                let (rows, taken) = (cols.saturating_sub(col).min(lanes), (depth - begin).min(lanes));
-                // SAFETY: as the caller vouches. A column past the end is not read: it has no rows.
-                unsafe {
-                    let source = from.wrapping_offset(col as isize * from_row).wrapping_add(begin);
-                    (self.transpose)(source, from_row, panel.add(begin * width + col), width, rows, taken);
-                }
-            }
-        }
+    /// The part is there to read. `width` is a multiple of the lanes, at least its columns; the panel holds that for
+    /// the depth, rounded up to whole vectors where B lies in columns.
+    pub(super) unsafe fn pack(&self, in_columns: bool, part: &Part, panel: *mut f32, width: usize) {
+        let pack = if in_columns { self.pack_columns } else { self.pack_rows };
+        // SAFETY: the caller vouches for the part and the panel; a table exists only where the CPU has its features.
+        unsafe { pack(part, panel, width) }
     }
 }
-

@@ -19,6 +19,8 @@
 
 mod backend;
 mod blocks;
+#[cfg(all(test, unix))]
+mod exact;
 pub mod int;
 #[cfg(target_arch = "x86_64")]
 mod isa;
@@ -44,13 +46,12 @@ const OP: &str = "MatMul";
 
 /// Multiply-adds that are worth a tile: ten to twenty microseconds, some times the cost of handing a
 /// tile to another thread.
-const TILE_WORK: usize = 1024 * 1024;
+const TILE_WORK: usize = 1_500_000;
 /// The most tiles a product is cut into.
 const MAX_TILES: usize = 16;
-/// No tile has fewer rows or columns than these, unless the matrix has: packing B for a few rows
-/// costs more than it brings.
+/// Columns are cut before rows, as a tile that packs its part of B wants many rows; no tile has
+/// fewer rows than these, unless the matrix has.
 const MIN_TILE_ROWS: usize = 32;
-const MIN_TILE_COLS: usize = 256;
 /// Tiles have a multiple of so many columns: whole panels on every CPU.
 const TILE_COLS_UNIT: usize = 64;
 
@@ -87,11 +88,10 @@ impl<'a> GemmShape<'a> {
         let wanted = (one.saturating_mul(matrices) / TILE_WORK).clamp(1, MAX_TILES);
         let batch = wanted.min(matrices.max(1));
         let (mut rows, mut cols) = (1, 1);
-        while batch * rows * cols < wanted {
+        while 2 * batch * rows * cols <= wanted {
             let (tile_rows, tile_cols) = (self.m / rows, self.n / cols);
-            if tile_rows >= tile_cols && tile_rows >= 2 * MIN_TILE_ROWS {
-                rows *= 2;
-            } else if tile_cols >= 2 * MIN_TILE_COLS {
+            let tall = tile_rows >= 8 * tile_cols;
+            if !tall && tile_cols >= 2 * TILE_COLS_UNIT {
                 cols *= 2;
             } else if tile_rows >= 2 * MIN_TILE_ROWS {
                 rows *= 2;

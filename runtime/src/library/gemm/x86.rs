@@ -6,7 +6,7 @@
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 
 use super::isa::{Avx2, Avx512, Isa};
-use super::kernels::{Block, Kernel, Kernels, PANEL_VECTORS};
+use super::kernels::{Block, Kernel, Kernels, PANEL_VECTORS, Part};
 
 /// `rows` by `vectors` of C, in registers.
 #[inline(always)]
@@ -28,13 +28,13 @@ unsafe fn block<I: Isa, const ROWS: usize, const VECTORS: usize>(block: &Block) 
                 }
             }
         }
-        let (mut a, mut b) = (block.a, block.b);
+        let (mut a, mut b, mut fetch) = (block.a, block.b, block.fetch);
         for _ in 0..block.depth {
             let mut values = [I::zero(); VECTORS];
             for v in 0..VECTORS {
-                let from = b.wrapping_add(v / PANEL_VECTORS * block.b_panel + v % PANEL_VECTORS * I::LANES);
-                _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(block.ahead).cast());
-                values[v] = I::load(from, masks[v]);
+                let offset = v / PANEL_VECTORS * block.b_panel + v % PANEL_VECTORS * I::LANES;
+                _mm_prefetch::<_MM_HINT_T0>(fetch.wrapping_add(offset).cast());
+                values[v] = I::load(b.wrapping_add(offset), masks[v]);
             }
             for r in 0..ROWS {
                 let factor = I::splat(a.offset(r as isize * block.a_row));
@@ -44,6 +44,7 @@ unsafe fn block<I: Isa, const ROWS: usize, const VECTORS: usize>(block: &Block) 
             }
             a = a.wrapping_offset(block.a_step);
             b = b.wrapping_offset(block.b_step);
+            fetch = fetch.wrapping_offset(block.fetch_step);
         }
         for r in 0..ROWS {
             let row = block.c.offset(r as isize * block.c_row);
@@ -54,11 +55,52 @@ unsafe fn block<I: Isa, const ROWS: usize, const VECTORS: usize>(block: &Block) 
     }
 }
 
+/// How far ahead of a square its rows are fetched, in elements: 256 bytes.
+const SQUARE_AHEAD: usize = 64;
+
+/// Packs rows of neighbours.
+#[inline(always)]
+unsafe fn pack_rows<I: Isa>(part: &Part, panel: *mut f32, width: usize) {
+    let Part { from, step, depth, cols } = *part;
+    let (mut from, mut to) = (from, panel);
+    for _ in 0..depth {
+        for col in (0..width).step_by(I::LANES) {
+            // SAFETY: no element past the last column is read; the caller vouches for the others and the panel.
+            unsafe {
+                let mask = I::mask(cols.saturating_sub(col));
+                I::store(to.add(col), I::load_part(from.wrapping_add(col), mask));
+            }
+        }
+        (from, to) = (from.wrapping_offset(step), to.wrapping_add(width));
+    }
+}
+
+/// Packs columns of neighbours, a square at a time.
+#[inline(always)]
+unsafe fn pack_columns<I: Isa>(part: &Part, panel: *mut f32, width: usize) {
+    let Part { from, step, depth, cols } = *part;
+    for col in (0..width).step_by(I::LANES) {
+        // Past the last column nothing is read, the square has no rows.
+        let rows = cols.saturating_sub(col).min(I::LANES);
+        for begin in (0..depth).step_by(I::LANES) {
+            let from = from.wrapping_offset(col as isize * step).wrapping_add(begin);
+            // SAFETY: the caller vouches for the part and for whole squares in the panel. Prefetching touches nothing.
+            unsafe {
+                for row in 0..I::LANES {
+                    let ahead = from.wrapping_offset(row as isize * step).wrapping_add(SQUARE_AHEAD);
+                    _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
+                }
+                I::transpose(from, step, panel.add(begin * width + col), width, rows, (depth - begin).min(I::LANES));
+            }
+        }
+    }
+}
+
 /// Compiles the kernels for a vector unit.
 macro_rules! kernels {
     ($name:ident, $module:ident, $isa:ident, $features:literal, [$($rows:literal)*]) => {
         mod $module {
-            use super::{$isa, Block, Isa, Kernel};
+            use super::{$isa, Block, Kernel, Part};
 
             // SAFETY: as `super::block`.
             #[target_feature(enable = $features)]
@@ -67,13 +109,18 @@ macro_rules! kernels {
                 unsafe { super::block::<$isa, ROWS, VECTORS>(block) }
             }
 
-            // SAFETY: as `Isa::transpose`.
+            // SAFETY: as `Kernels::pack`.
             #[target_feature(enable = $features)]
-            pub(super) unsafe fn transpose(
-                from: *const f32, from_row: isize, to: *mut f32, to_row: usize, rows: usize, cols: usize,
-            ) {
+            pub(super) unsafe fn pack_rows(part: &Part, panel: *mut f32, width: usize) {
                 // SAFETY: as the caller vouches.
-                unsafe { $isa::transpose(from, from_row, to, to_row, rows, cols) }
+                unsafe { super::pack_rows::<$isa>(part, panel, width) }
+            }
+
+            // SAFETY: as `Kernels::pack`.
+            #[target_feature(enable = $features)]
+            pub(super) unsafe fn pack_columns(part: &Part, panel: *mut f32, width: usize) {
+                // SAFETY: as the caller vouches.
+                unsafe { super::pack_columns::<$isa>(part, panel, width) }
             }
 
             pub(super) const BLOCKS: &[[Option<Kernel>; 4]] = &[
@@ -89,7 +136,8 @@ macro_rules! kernels {
             rows: $module::BLOCKS.len(),
             reads_masked: $isa::READS_MASKED,
             blocks: $module::BLOCKS,
-            transpose: $module::transpose,
+            pack_rows: $module::pack_rows,
+            pack_columns: $module::pack_columns,
         };
     };
 }
