@@ -7,6 +7,7 @@ use frit_compiler::plan::{DimId, LibraryCall, SlotId};
 use frit_ir::DType;
 
 use super::memory::{Element, Region, Views};
+use super::packed::PackedKey;
 use super::{At, Run, overlap, reserve};
 use crate::library::LibraryError;
 use crate::library::conv::{Channels, Conv, MAX_SPATIAL, Window};
@@ -160,10 +161,18 @@ impl Run<'_> {
         let (Some(a), Some(b), Some(c)) = (views.read::<T>(0), views.read::<T>(1), views.write::<T>(0)) else {
             return Err(mistyped(origin));
         };
-        let a = Operand { data: a, layout: matrix(&a_batch, m, k, *lhs_transposed) };
-        let b = Operand { data: b, layout: matrix(&b_batch, k, n, *rhs_transposed) };
-        gemm(self.pool, &GemmShape { batch: &batch, m, n, k }, a, b, Bias::None, c, c_layout)
-            .map_err(|source| RunError::Library { origin: origin.to_owned(), source })
+        let (shape, pool) = (GemmShape { batch: &batch, m, n, k }, self.pool);
+        let refused = |source| RunError::Library { origin: origin.to_owned(), source };
+        let a = Operand { data: a, layout: Layout { batch: &a_batch, ..Layout::matrix(m, k, *lhs_transposed) } };
+        // Panels are f32: the views of another type give no such slices.
+        let key = PackedKey { address: b.as_ptr().addr(), transposed: *rhs_transposed, matrices, k, n };
+        if let Some(panels) = self.model.packed.find(&key)
+            && let Some(done) = T::packed(pool, &shape, a, panels, c, c_layout)
+        {
+            return done.map_err(refused);
+        }
+        let b = Operand { data: b, layout: Layout { batch: &b_batch, ..Layout::matrix(k, n, *rhs_transposed) } };
+        gemm(pool, &shape, a, b, Bias::None, c, c_layout).map_err(refused)
     }
 
     fn sort<T: SortKey + Element>(&self, call: SortCall<'_>, mut views: Views<'_>) -> Result<(), RunError> {
@@ -174,15 +183,6 @@ impl Run<'_> {
         };
         sort(self.pool, call.lines, call.direction, input, values, indices, scratch)
             .map_err(|source| RunError::Library { origin: call.origin.to_owned(), source })
-    }
-}
-
-/// A dense rows x cols matrix, or its transpose stored densely.
-fn matrix(batch: &[isize; 1], rows: usize, cols: usize, transposed: bool) -> Layout<'_> {
-    if transposed {
-        Layout { offset: 0, batch, row: 1, col: isize::try_from(rows).unwrap_or(isize::MAX) }
-    } else {
-        Layout { batch, ..Layout::row_major(cols) }
     }
 }
 

@@ -106,6 +106,11 @@ impl Region {
         self.len
     }
 
+    /// Where it starts.
+    pub(crate) fn address(self) -> usize {
+        self.start.addr()
+    }
+
     /// Whether its address suits elements of `size` bytes.
     pub(crate) fn is_aligned(self, size: usize) -> bool {
         size < 2 || self.start.addr().is_multiple_of(size)

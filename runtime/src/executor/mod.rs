@@ -14,6 +14,7 @@ mod control;
 mod frame;
 mod library;
 pub(crate) mod memory;
+mod packed;
 mod sequence;
 
 use std::time::Instant;
@@ -22,6 +23,7 @@ use frit_compiler::cpu::functions;
 use frit_compiler::plan::{KernelId, Plan, Program, ProgramId, SlotId, Step};
 
 pub(crate) use frame::{Facts, Frame, Kept, reserve};
+pub(crate) use packed::PackedOperands;
 
 use crate::pool::Pool;
 use crate::session::{ModelData, Profile, RunError};

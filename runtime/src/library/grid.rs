@@ -30,6 +30,15 @@ pub struct Layout<'a> {
 }
 
 impl Layout<'_> {
+    /// One dense matrix, or its transpose stored densely.
+    pub fn matrix(rows: usize, cols: usize, transposed: bool) -> Layout<'static> {
+        if transposed {
+            Layout { row: 1, col: isize::try_from(rows).unwrap_or(isize::MAX), ..Layout::default() }
+        } else {
+            Layout::row_major(cols)
+        }
+    }
+
     /// One matrix with its rows one after the other.
     pub fn row_major(cols: usize) -> Layout<'static> {
         Layout { row: isize::try_from(cols).unwrap_or(isize::MAX), col: 1, ..Layout::default() }
@@ -227,12 +236,6 @@ impl<'a, T: Copy> MatView<'a, T> {
         self.data.get(start..start + self.cols)
     }
 
-    /// The slice from element (row, col) on.
-    #[inline(always)]
-    pub(super) fn from(&self, row: usize, col: usize) -> &'a [T] {
-        self.data.get(self.index(row, col)..).unwrap_or_default()
-    }
-
     /// Where element (0, 0) is. Every element of the view may be read through it.
     pub(super) fn as_ptr(&self) -> *const T {
         // An empty view keeps a start that may be the end of the slice.
@@ -246,6 +249,8 @@ pub(super) struct Grid {
     pub(super) batch: usize,
     pub(super) rows: usize,
     pub(super) cols: usize,
+    /// Columns are cut at multiples of this.
+    pub(super) unit: usize,
 }
 
 /// The range of part `index` when `extent` is cut into `parts` of nearly equal size.
@@ -355,10 +360,13 @@ pub(super) fn run_grid<T: Copy + Send>(
     let matrices = extents.matrices();
     let batch_parts = grid.batch.clamp(1, matrices);
     let row_parts = grid.rows.clamp(1, extents.rows);
-    let col_parts = grid.cols.clamp(1, extents.cols);
+    let unit = grid.unit.max(1);
+    let units = extents.cols.div_ceil(unit);
+    let col_parts = grid.cols.clamp(1, units);
     let shared = Shared(out.as_mut_ptr());
     pool.run(batch_parts * row_parts * col_parts, &|index, worker| {
-        let cols = part(extents.cols, col_parts, index % col_parts);
+        let cols = part(units, col_parts, index % col_parts);
+        let cols = cols.start * unit..extents.cols.min(cols.end * unit);
         let rows = part(extents.rows, row_parts, index / col_parts % row_parts);
         for matrix in part(matrices, batch_parts, index / col_parts / row_parts) {
             let corner = matrix_start(layout, extents.batch, matrix) as isize

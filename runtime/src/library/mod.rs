@@ -6,7 +6,7 @@
 //! - [`gemm`] matrix products, batched and strided, float and integer.
 //! - [`conv`] convolution and transposed convolution of any spatial rank.
 //! - [`sort`] stable sort and top-k along an axis.
-//! - `grid` cuts an output into disjoint tiles; with `simd`, `gemm/backend` the only `unsafe`.
+//! - `grid` cuts an output into disjoint tiles; with `simd` and the kernels of `gemm` the only `unsafe`.
 //! - `simd` compiles a plain loop for the vector units of the running CPU.
 //!
 //! How work is cut into tiles follows from shapes alone, and each output element is computed

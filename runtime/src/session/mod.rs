@@ -32,7 +32,7 @@ pub use error::RunError;
 pub use profile::{Profile, StepTime};
 pub use state::StateBuffer;
 
-use crate::executor::Facts;
+use crate::executor::{Facts, PackedOperands};
 use crate::pool::Pool;
 
 /// Most bytes that one buffer of a run may take, unless [`Context::set_memory_limit`] says otherwise.
@@ -128,10 +128,13 @@ pub(crate) struct ModelData {
     pub(crate) code: ExecutableCode,
     /// One entry a program.
     pub(crate) facts: Vec<Facts>,
+    /// Constant operands of products.
+    pub(crate) packed: PackedOperands,
 }
 
 impl Model {
-    /// Makes a plan ready: checks its references, places its code, aligns its constants. Runs `infer`, else the first
+    /// Makes a plan ready: checks its references, places its code, aligns its constants, packs those that products
+    /// read. Runs `infer`, else the first
     /// entry.
     ///
     /// The plan's code is run as it is: it must come from the code generator, or from a file that the caller trusts.
@@ -152,7 +155,8 @@ impl Model {
         let entry = plan.entries.iter().find(|(name, _)| name == "infer").or_else(|| plan.entries.first());
         let entry = entry.map(|(_, id)| *id).ok_or(ModelError::NoEntry { name: None })?;
         let facts = plan.programs.iter().map(Facts::of).collect();
-        Ok(Model { data: Arc::new(ModelData { plan, code, facts }), entry, pool: None })
+        let packed = PackedOperands::of(&plan);
+        Ok(Model { data: Arc::new(ModelData { plan, code, facts, packed }), entry, pool: None })
     }
 
     /// The same model, running another of its functions.
@@ -200,6 +204,11 @@ impl Model {
         let mut sum = OpCounts::default();
         self.data.plan.programs.iter().for_each(|p| sum += p.ops);
         sum
+    }
+
+    /// Bytes of memory that it holds besides its plan: constants packed for the kernels of products.
+    pub fn packed_bytes(&self) -> usize {
+        self.data.packed.bytes()
     }
 
     /// What a thread needs to run it.

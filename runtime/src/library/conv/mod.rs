@@ -193,7 +193,7 @@ impl Conv {
 
     fn grid(&self) -> Grid {
         let matrices = self.batch.saturating_mul(self.groups);
-        let everything = |rows, cols| Grid { batch: matrices, rows, cols };
+        let everything = |rows, cols| Grid { batch: matrices, rows, cols, unit: 1 };
         if self.transposed {
             return everything(self.group_out.div_ceil(self.channels_a_tile()), 1);
         }
@@ -201,7 +201,7 @@ impl Conv {
             // Small planes are put together: some 10,000 multiply-adds a tile.
             let work = (self.group_out * self.positions).saturating_mul(self.group_in * self.taps).max(1);
             let planes = (10_000 / work).max(1);
-            return Grid { batch: matrices.div_ceil(planes), rows: 1, cols: 1 };
+            return Grid { batch: matrices.div_ceil(planes), rows: 1, cols: 1, unit: 1 };
         }
         let positions = if self.geometry.is_pointwise() { 512 } else { self.positions_a_tile() };
         let cols = self.positions.div_ceil(positions);

@@ -1,11 +1,15 @@
 //! The library crate that multiplies general matrices: gemmkit, called on one thread.
 //!
 //! In: two views and a tile that fit each other. Out: the tile holds their product. Nothing else
-//! in the workspace names the crate, so another can take its place here.
+//! in the workspace names the crate but a benchmark, so another can take its place here.
 #![allow(unsafe_code)] // The crate's checked entry refuses negative strides and shared tiles.
 
-use super::skinny;
+use super::blocks::{Rhs, multiply};
+use super::kernels::Kernels;
+use super::{Bias, GemmShape, Layout, Operand, Panels, gemm_packed};
+use crate::library::LibraryError;
 use crate::library::grid::{MatView, Tile};
+use crate::pool::Pool;
 use std::ops::Add;
 
 /// Element types of float products: f32 and f64.
@@ -24,21 +28,46 @@ impl Float for f64 {
 
 pub(crate) mod sealed {
     //! What computes a tile, for each element type.
-    use super::{MatView, Tile, general, skinny};
+    use super::{Bias, GemmShape, Layout, LibraryError, Operand, Panels, Pool, gemm_packed};
+    use super::{Kernels as Own, MatView, Rhs, Tile, general, multiply};
 
     /// `tile = a b`. Sealed: nobody outside can name or call it, so its types stay private.
     #[allow(private_interfaces)]
     pub trait Kernels: Sized {
         /// Computes the tile.
         fn product(a: &MatView<'_, Self>, b: &MatView<'_, Self>, tile: &mut Tile<'_, Self>);
+
+        /// The whole product with a packed B, for the element type that has them.
+        fn packed(
+            _pool: &Pool,
+            _shape: &GemmShape<'_>,
+            _a: Operand<'_, Self>,
+            _b: &Panels,
+            _c: &mut [Self],
+            _layout: Layout<'_>,
+        ) -> Option<Result<(), LibraryError>> {
+            None
+        }
     }
 
     #[allow(private_interfaces)] // As above.
     impl Kernels for f32 {
         fn product(a: &MatView<'_, f32>, b: &MatView<'_, f32>, tile: &mut Tile<'_, f32>) {
-            if !skinny::product(a, b, tile) {
+            let own = Own::detect();
+            if !own.is_some_and(|kernels| multiply(kernels, a, Rhs::View(*b), tile)) {
                 general(1.0, 0.0, a, b, tile);
             }
+        }
+
+        fn packed(
+            pool: &Pool,
+            shape: &GemmShape<'_>,
+            a: Operand<'_, f32>,
+            b: &Panels,
+            c: &mut [f32],
+            layout: Layout<'_>,
+        ) -> Option<Result<(), LibraryError>> {
+            Some(gemm_packed(pool, shape, a, b, Bias::None, c, layout))
         }
     }
 

@@ -150,7 +150,7 @@ pub fn top_k<T: SortKey>(
     let layout = |batch| Layout { offset: 0, batch, row: 1, col: inner as isize };
     let input = Batched::new(input, layout(&from), matrix(extent), op, "X")?;
     let tiles = (outer.saturating_mul(inner).saturating_mul(extent) / TILE_WORK).max(1);
-    let grid = Grid { batch: tiles, rows: tiles.div_ceil(outer.max(1)), cols: 1 };
+    let grid = Grid { batch: tiles, rows: tiles.div_ceil(outer.max(1)), cols: 1, unit: 1 };
     let slots = Slots::new(scratch, extent);
     run_grid(pool, indices, &layout(&to), &matrix(k), grid, op, &|mut tile, worker| {
         let input = input.matrix(tile.matrix).row_range(tile.rows.clone());

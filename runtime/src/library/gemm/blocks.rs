@@ -1,0 +1,404 @@
+//! f32 products by our own kernels: which blocks in which order, and what is packed.
+//!
+//! ```text
+//!  depth, in parts that keep a panel of B in the cache
+//!    rows of A, packed a few hundred at a time where their strides would fight for one cache set
+//!      panels of B: packed at load, read in place, or packed now into scratch
+//!        blocks of rows ---> a kernel
+//! ```
+//!
+//! In: views and a tile that fit each other. Out: the tile filled, or `false` where C has no neighbouring elements in
+//! either direction. None of the choices made here changes a bit of the result (see `kernels`), so they may depend on
+//! the layout and on what the CPU has.
+#![allow(unsafe_code)] // Pointers into checked views, for the kernels.
+
+use std::cell::RefCell;
+
+use super::kernels::{Block, Kernels, Part};
+use super::panels::Panels;
+use crate::library::grid::{MatView, Tile};
+
+/// The deepest part: a panel of that depth is 64 KiB.
+const DEPTH: usize = 1024;
+/// Part of the depth where B is read in place by one block of rows: the rows of B are read side by side, so that memory
+/// gives long stretches of each.
+const DEPTH_IN_PLACE: usize = 16;
+/// Elements of B in scratch.
+const B_SCRATCH: usize = DEPTH * 32;
+/// Elements of A in scratch.
+const A_SCRATCH: usize = 64 * 1024;
+/// Room behind: packing writes whole squares.
+const SLACK: usize = 16 * 32;
+/// How far ahead panels are fetched, in elements: 2 KiB.
+const PANEL_AHEAD: usize = 512;
+/// Panels made at a time of columns that are read once.
+const WIDE_COLUMNS: usize = 2;
+/// With at least so many blocks of rows, a panel of B in scratch pays.
+const BLOCKS_WORTH_PACKING: usize = 3;
+/// Rows of B up to this length are one stretch of memory: packing brings nothing.
+const NARROW: usize = 64;
+/// Addresses this far apart share a cache set.
+const SET_STRIDE: usize = 4096;
+/// A larger A is packed, so that its pages are visited once.
+const A_LARGE: usize = 2 << 20;
+
+/// The second operand of a product.
+#[derive(Clone, Copy)]
+pub(super) enum Rhs<'a> {
+    /// Where it lies.
+    View(MatView<'a, f32>),
+    /// Packed: which matrix, and its first column, which starts a panel.
+    Packed { panels: &'a Panels, matrix: usize, first: usize },
+}
+
+/// B in memory.
+#[derive(Clone, Copy)]
+enum Form {
+    /// Rows of neighbours, `step` apart.
+    Rows { b: *const f32, step: isize },
+    /// Columns of neighbours, `step` apart.
+    Columns { b: *const f32, step: isize },
+    /// Whole panels, `depth` rows each.
+    Panels { b: *const f32, depth: usize },
+}
+
+/// A product, C with neighbours along its rows.
+#[derive(Clone, Copy)]
+struct Product {
+    m: usize,
+    n: usize,
+    k: usize,
+    a: *const f32,
+    a_row: isize,
+    a_step: isize,
+    b: Form,
+    c: *mut f32,
+    c_row: isize,
+}
+
+struct Scratch {
+    a: Vec<f32>,
+    b: Vec<f32>,
+}
+
+thread_local! {
+    /// Of fixed size, so a thread allocates it once.
+    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch { a: Vec::new(), b: Vec::new() }) };
+}
+
+impl Scratch {
+    /// Makes the parts that are wanted; false when there is no memory.
+    fn reserve(&mut self, a: bool, b: bool) -> bool {
+        let grow = |part: &mut Vec<f32>, wanted: bool, len: usize| {
+            if !wanted || part.len() >= len {
+                return true;
+            }
+            let enough = part.try_reserve_exact(len - part.len()).is_ok();
+            if enough {
+                part.resize(len, 0.0);
+            }
+            enough
+        };
+        grow(&mut self.a, a, A_SCRATCH + SLACK) && grow(&mut self.b, b, B_SCRATCH + SLACK)
+    }
+}
+
+/// `tile = a b`; `a` holds the tile's rows, `b` its columns.
+pub(super) fn multiply(kernels: &Kernels, a: &MatView<'_, f32>, b: Rhs<'_>, tile: &mut Tile<'_, f32>) -> bool {
+    let (m, n, k) = (tile.rows.len(), tile.cols.len(), a.cols());
+    assert!(a.rows() == m && k > 0, "views that fit the tile");
+    let (form, swapped) = match b {
+        Rhs::View(b) => {
+            assert!(b.rows() == k && b.cols() == n, "views that fit the tile");
+            (Form::of(&b), Form::of(&a.transposed()))
+        }
+        Rhs::Packed { panels, matrix, first } => {
+            let Some(packed) = panels.from(matrix, first, k, n) else { return false };
+            (Some(Form::Panels { b: packed.as_ptr(), depth: k }), None)
+        }
+    };
+    let c = tile.as_mut_ptr();
+    // A single column is a row of the transposed product, where kernels are as wide as they can be.
+    let across = n == 1 && m > 1 && tile.row_stride == 1 && swapped.is_some();
+    let product = if let (Some(b), false, true) = (form, across, tile.col_stride == 1 || n == 1) {
+        let (a_row, a_step) = (a.row_stride, a.col_stride);
+        Product { m, n, k, a: a.as_ptr(), a_row, a_step, b, c, c_row: tile.row_stride }
+    } else if let (Some(form), Rhs::View(b), true) = (swapped, b, tile.row_stride == 1 || m == 1) {
+        let (a_row, a_step) = (b.col_stride, b.row_stride);
+        Product { m: n, n: m, k, a: b.as_ptr(), a_row, a_step, b: form, c, c_row: tile.col_stride }
+    } else {
+        return false;
+    };
+    SCRATCH.with_borrow_mut(|scratch| product.run(kernels, scratch))
+}
+
+impl Form {
+    /// How a matrix lies, if it has neighbours in some direction.
+    fn of(b: &MatView<'_, f32>) -> Option<Form> {
+        let ptr = b.as_ptr();
+        if b.col_stride == 1 || b.cols() == 1 {
+            Some(Form::Rows { b: ptr, step: b.row_stride })
+        } else if b.row_stride == 1 || b.rows() == 1 {
+            Some(Form::Columns { b: ptr, step: b.col_stride })
+        } else {
+            None
+        }
+    }
+}
+
+/// Whether lines so many elements apart share a cache set.
+fn collides(stride: isize) -> bool {
+    let bytes = stride.unsigned_abs().wrapping_mul(size_of::<f32>());
+    bytes >= SET_STRIDE && bytes.is_multiple_of(SET_STRIDE)
+}
+
+/// `extent` in equal parts of at most `most`.
+fn equal_parts(extent: usize, most: usize) -> usize {
+    extent.div_ceil(extent.div_ceil(most).max(1))
+}
+
+impl Product {
+    /// Whether B is read in place.
+    fn in_place(&self, kernels: &Kernels) -> bool {
+        match self.b {
+            Form::Panels { .. } => true,
+            Form::Columns { .. } => false,
+            Form::Rows { step, .. } => {
+                let blocks = self.m.div_ceil(kernels.rows);
+                let once = blocks == 1 || self.n <= NARROW || blocks < BLOCKS_WORTH_PACKING && !collides(step);
+                once && (kernels.reads_masked || self.n.is_multiple_of(kernels.lanes))
+            }
+        }
+    }
+
+    /// Whether A is packed: for many panels, when its strides are bad for the cache or it is large.
+    fn packs_a(&self, kernels: &Kernels) -> bool {
+        let far = if self.a_step == 1 { self.a_row } else { self.a_step };
+        let large = self.m.saturating_mul(self.k).saturating_mul(size_of::<f32>()) > A_LARGE;
+        let unit = self.a_step == 1 || self.a_row == 1;
+        let used = self.m >= 2 * kernels.rows && self.n >= 8 * kernels.panel();
+        unit && used && (large || collides(far))
+    }
+
+    fn run(&self, kernels: &Kernels, scratch: &mut Scratch) -> bool {
+        let wide = WIDE_COLUMNS * kernels.panel();
+        if let (Form::Columns { b, step }, true) = (self.b, self.m <= kernels.rows && self.n > wide) {
+            // Columns are read once: each from end to end, which memory likes best.
+            return (0..self.n).step_by(wide).all(|col| {
+                let b = Form::Columns { b: b.wrapping_offset(col as isize * step), step };
+                let n = wide.min(self.n - col);
+                Product { n, b, c: self.c.wrapping_add(col), ..*self }.run(kernels, scratch)
+            });
+        }
+        let (in_place, packs_a) = (self.in_place(kernels), self.packs_a(kernels));
+        if !scratch.reserve(packs_a, !in_place) {
+            return false;
+        }
+        let rows = equal_parts(self.m, kernels.rows);
+        let at_once = match self.b {
+            Form::Columns { .. } => kernels.panels_at_once(rows).min(WIDE_COLUMNS),
+            Form::Rows { .. } | Form::Panels { .. } => kernels.panels_at_once(rows),
+        };
+        let single = self.m <= kernels.rows;
+        let deepest = match self.b {
+            Form::Panels { .. } if single => usize::MAX,
+            Form::Rows { .. } if single && in_place && self.n > NARROW => DEPTH_IN_PLACE,
+            _ if in_place => DEPTH,
+            _ => B_SCRATCH / kernels.panel() / at_once,
+        };
+        let depth = equal_parts(self.k, deepest.min(if packs_a { DEPTH } else { usize::MAX }));
+        // Rows of A at a time: whole blocks.
+        let height = if packs_a { A_SCRATCH / (depth * kernels.lanes) * rows } else { self.m };
+        for begin in (0..self.k).step_by(depth) {
+            let depth = depth.min(self.k - begin);
+            for top in (0..self.m).step_by(height) {
+                let strip = Strip {
+                    product: self,
+                    kernels,
+                    begin,
+                    depth,
+                    top,
+                    bottom: self.m.min(top + height),
+                    rows,
+                    in_place,
+                    at_once,
+                };
+                strip.run(packs_a.then_some(&mut scratch.a), &mut scratch.b);
+            }
+        }
+        true
+    }
+}
+
+/// Some rows of a product and a part of its depth.
+struct Strip<'a> {
+    product: &'a Product,
+    kernels: &'a Kernels,
+    begin: usize,
+    depth: usize,
+    top: usize,
+    bottom: usize,
+    /// Rows of a block.
+    rows: usize,
+    in_place: bool,
+    /// Whole panels that a block of so many rows may have.
+    at_once: usize,
+}
+
+impl Strip<'_> {
+    fn run(&self, mut packed_a: Option<&mut Vec<f32>>, scratch: &mut [f32]) {
+        let Strip { product, kernels, begin, depth, .. } = *self;
+        let Product { a, a_row, a_step, c, c_row, .. } = *product;
+        if let Some(target) = packed_a.as_deref_mut() {
+            self.pack_a(target);
+        }
+        let panel = kernels.panel();
+        let mut col = 0;
+        while col < product.n {
+            let left = product.n - col;
+            // Groups are of whole panels; what is narrower comes alone.
+            let mut group = self.at_once;
+            while group > 1 && group * panel > left {
+                group /= 2;
+            }
+            let cols = left.min(group * panel);
+            let b = self.panel(col, cols, scratch);
+            for (index, row) in (self.top..self.bottom).step_by(self.rows).enumerate() {
+                let rows = self.rows.min(self.bottom - row);
+                let (a, a_row, a_step) = match packed_a.as_deref() {
+                    Some(packed) => {
+                        (packed.as_ptr().wrapping_add(index * depth * kernels.lanes), 1, kernels.lanes as isize)
+                    }
+                    None => (a.wrapping_offset(row as isize * a_row + begin as isize * a_step), a_row, a_step),
+                };
+                let c = c.wrapping_offset(row as isize * c_row).wrapping_add(col);
+                // The next panel is fetched once.
+                let (fetch, fetch_step) = if index == 0 { (b.fetch, b.fetch_step) } else { (b.b, b.b_step) };
+                let from_zero = begin == 0;
+                let block = Block { depth, a, a_row, a_step, c, c_row, cols, fetch, fetch_step, from_zero, ..b };
+                // SAFETY: rows, columns and depth are within the product's, whose views and tile were checked against
+                // their slices and fit each other; packed operands hold what `pack_a` and `panel` put there. The
+                // tile is borrowed mutably, so nothing else uses C. `rows` is at most the kernels', and there are at
+                // most `at_once` panels; `in_place` has made sure that B has whole vectors where they are read.
+                unsafe { kernels.run(rows, &block) }
+            }
+            col += cols;
+        }
+    }
+
+    /// Copies the strip of A, a block of rows after the other, `lanes` elements for each step of the depth.
+    fn pack_a(&self, target: &mut [f32]) {
+        let Strip { product, kernels, begin, depth, .. } = *self;
+        let Product { a, a_row, a_step, .. } = *product;
+        let lanes = kernels.lanes;
+        for (index, row) in (self.top..self.bottom).step_by(self.rows).enumerate() {
+            let rows = self.rows.min(self.bottom - row);
+            let from = a.wrapping_offset(row as isize * a_row + begin as isize * a_step);
+            let target = &mut target[index * depth * lanes..][..depth * lanes + SLACK];
+            let step = if a_step == 1 { a_row } else { a_step };
+            // SAFETY: `rows` by `depth` are there, and one of the strides is 1 (`packs_a` wants it). The kernels' rows
+            // are at most the lanes; SLACK is a whole square more than is needed.
+            unsafe {
+                let part = Part { from, step, depth, cols: rows };
+                kernels.pack(a_step == 1, &part, target.as_mut_ptr(), lanes);
+            }
+        }
+    }
+
+    /// Columns of B as a kernel reads them, packed into scratch where they are not read in place. Only what describes
+    /// B is set.
+    fn panel(&self, col: usize, cols: usize, scratch: &mut [f32]) -> Block {
+        let Strip { product, kernels, begin, depth, .. } = *self;
+        let panel = kernels.panel();
+        let width = if cols <= kernels.lanes { kernels.lanes } else { panel };
+        let empty = Block {
+            depth,
+            a: std::ptr::null(),
+            a_row: 0,
+            a_step: 0,
+            b: std::ptr::null(),
+            b_panel: 0,
+            b_step: 0,
+            fetch: std::ptr::null(),
+            fetch_step: 0,
+            c: std::ptr::null_mut(),
+            c_row: 0,
+            cols,
+            from_zero: false,
+        };
+        match product.b {
+            Form::Panels { b, depth: whole } => {
+                let b = b.wrapping_add(col * whole + begin * width);
+                let (b_step, fetch) = (width as isize, b.wrapping_add(PANEL_AHEAD));
+                Block { b, b_panel: panel * whole, b_step, fetch, fetch_step: b_step, ..empty }
+            }
+            Form::Rows { b, step } if self.in_place => {
+                let b = b.wrapping_offset(begin as isize * step).wrapping_add(col);
+                Block { b, b_panel: panel, b_step: step, fetch: b.wrapping_add(cols), fetch_step: step, ..empty }
+            }
+            Form::Rows { .. } | Form::Columns { .. } => {
+                let (fetch, fetch_step) = match product.b {
+                    Form::Rows { b, step } => (b.wrapping_offset(begin as isize * step).wrapping_add(col + cols), step),
+                    Form::Columns { .. } | Form::Panels { .. } => (scratch.as_ptr(), 0),
+                };
+                let mut done = 0;
+                while done < cols {
+                    let cols = panel.min(cols - done);
+                    let target = &mut scratch[done * depth..][..width * depth + SLACK];
+                    // SAFETY: the columns and the part of the depth are within B; SLACK is at least the square that
+                    // packing columns may write behind the panel.
+                    unsafe { pack_panel(kernels, product.b, (begin, depth), (col + done, cols), target, width) };
+                    done += cols;
+                }
+                let (b_panel, b_step) = (panel * depth, width as isize);
+                Block { b: scratch.as_ptr(), b_panel, b_step, fetch, fetch_step, ..empty }
+            }
+        }
+    }
+}
+
+/// Packs some columns and a part of the depth of B, zeros behind the last column.
+///
+/// # Safety
+/// They are within B, which is no packed one. The target holds `width` for each step of the depth, rounded up to whole
+/// vectors where B lies in columns.
+unsafe fn pack_panel(
+    kernels: &Kernels,
+    b: Form,
+    (begin, depth): (usize, usize),
+    (col, cols): (usize, usize),
+    target: &mut [f32],
+    width: usize,
+) {
+    let (from, step, in_columns) = match b {
+        Form::Rows { b, step } => (b.wrapping_offset(begin as isize * step).wrapping_add(col), step, false),
+        Form::Columns { b, step } => (b.wrapping_offset(col as isize * step).wrapping_add(begin), step, true),
+        Form::Panels { .. } => return,
+    };
+    // SAFETY: as the caller vouches.
+    unsafe { kernels.pack(in_columns, &Part { from, step, depth, cols }, target.as_mut_ptr(), width) }
+}
+
+/// Packs a whole matrix into panels; `target` has room for them and for SLACK more. False when it does not lie in rows
+/// or columns of neighbours.
+pub(super) fn pack(kernels: &Kernels, b: &MatView<'_, f32>, target: &mut [f32]) -> bool {
+    let Some(form) = Form::of(b) else { return false };
+    let (k, n, panel) = (b.rows(), b.cols(), kernels.panel());
+    for col in (0..n).step_by(panel) {
+        let cols = panel.min(n - col);
+        let width = if cols <= kernels.lanes { kernels.lanes } else { panel };
+        let target = &mut target[col * k..][..width * k + SLACK];
+        // SAFETY: the columns are within the view, which was checked against its slice. What is written behind a panel
+        // is the next one's place, written after, or the slack.
+        unsafe { pack_panel(kernels, form, (0, k), (col, cols), target, width) };
+    }
+    true
+}
+
+/// Elements that [`pack`] wants: panels, the last one perhaps half as wide, and slack. `None` on overflow.
+pub(super) fn packed_len(kernels: &Kernels, k: usize, n: usize) -> Option<usize> {
+    n.checked_next_multiple_of(kernels.lanes)?.checked_mul(k)
+}
+
+/// What [`pack`] may write behind the panels.
+pub(super) const PACK_SLACK: usize = SLACK;

@@ -1,0 +1,147 @@
+//! The kernels of x86-64: written once over a vector unit, compiled for AVX-512 and for AVX2 with FMA.
+//!
+//! In: a [`Block`] that the caller vouches for. Out: its part of C. See `kernels` for what all of them hold to.
+#![allow(unsafe_code)] // Kernels over raw pointers; target features.
+
+use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+
+use super::isa::{Avx2, Avx512, Isa};
+use super::kernels::{Block, Kernel, Kernels, PANEL_VECTORS, Part};
+
+/// `rows` by `vectors` of C, in registers.
+#[inline(always)]
+unsafe fn block<I: Isa, const ROWS: usize, const VECTORS: usize>(block: &Block) {
+    // SAFETY: the caller vouches for all elements of the block: `ROWS` rows, `depth` steps, `cols` columns in at most
+    // `VECTORS` vectors, and for the CPU. Prefetching touches nothing.
+    unsafe {
+        let mut masks = [I::mask(0); VECTORS];
+        for (v, mask) in masks.iter_mut().enumerate() {
+            *mask = I::mask(block.cols.saturating_sub(v * I::LANES));
+        }
+        // Loops, not closures: a closure would not be compiled for the vector unit.
+        let mut sums = [[I::zero(); VECTORS]; ROWS];
+        if !block.from_zero {
+            for r in 0..ROWS {
+                let row = block.c.offset(r as isize * block.c_row);
+                for v in 0..VECTORS {
+                    sums[r][v] = I::load_part(row.wrapping_add(v * I::LANES), masks[v]);
+                }
+            }
+        }
+        let (mut a, mut b, mut fetch) = (block.a, block.b, block.fetch);
+        for _ in 0..block.depth {
+            let mut values = [I::zero(); VECTORS];
+            for v in 0..VECTORS {
+                let offset = v / PANEL_VECTORS * block.b_panel + v % PANEL_VECTORS * I::LANES;
+                _mm_prefetch::<_MM_HINT_T0>(fetch.wrapping_add(offset).cast());
+                values[v] = I::load(b.wrapping_add(offset), masks[v]);
+            }
+            for r in 0..ROWS {
+                let factor = I::splat(a.offset(r as isize * block.a_row));
+                for v in 0..VECTORS {
+                    sums[r][v] = I::mul_add(factor, values[v], sums[r][v]);
+                }
+            }
+            a = a.wrapping_offset(block.a_step);
+            b = b.wrapping_offset(block.b_step);
+            fetch = fetch.wrapping_offset(block.fetch_step);
+        }
+        for r in 0..ROWS {
+            let row = block.c.offset(r as isize * block.c_row);
+            for v in 0..VECTORS {
+                I::store_part(row.wrapping_add(v * I::LANES), masks[v], sums[r][v]);
+            }
+        }
+    }
+}
+
+/// How far ahead of a square its rows are fetched, in elements: 256 bytes.
+const SQUARE_AHEAD: usize = 64;
+
+/// Packs rows of neighbours.
+#[inline(always)]
+unsafe fn pack_rows<I: Isa>(part: &Part, panel: *mut f32, width: usize) {
+    let Part { from, step, depth, cols } = *part;
+    let (mut from, mut to) = (from, panel);
+    for _ in 0..depth {
+        for col in (0..width).step_by(I::LANES) {
+            // SAFETY: no element past the last column is read; the caller vouches for the others and the panel.
+            unsafe {
+                let mask = I::mask(cols.saturating_sub(col));
+                I::store(to.add(col), I::load_part(from.wrapping_add(col), mask));
+            }
+        }
+        (from, to) = (from.wrapping_offset(step), to.wrapping_add(width));
+    }
+}
+
+/// Packs columns of neighbours, a square at a time.
+#[inline(always)]
+unsafe fn pack_columns<I: Isa>(part: &Part, panel: *mut f32, width: usize) {
+    let Part { from, step, depth, cols } = *part;
+    for col in (0..width).step_by(I::LANES) {
+        // Past the last column nothing is read, the square has no rows.
+        let rows = cols.saturating_sub(col).min(I::LANES);
+        for begin in (0..depth).step_by(I::LANES) {
+            let from = from.wrapping_offset(col as isize * step).wrapping_add(begin);
+            // SAFETY: the caller vouches for the part and for whole squares in the panel. Prefetching touches nothing.
+            unsafe {
+                for row in 0..I::LANES {
+                    let ahead = from.wrapping_offset(row as isize * step).wrapping_add(SQUARE_AHEAD);
+                    _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
+                }
+                I::transpose(from, step, panel.add(begin * width + col), width, rows, (depth - begin).min(I::LANES));
+            }
+        }
+    }
+}
+
+/// Compiles the kernels for a vector unit.
+macro_rules! kernels {
+    ($name:ident, $module:ident, $isa:ident, $features:literal, [$($rows:literal)*]) => {
+        mod $module {
+            use super::{$isa, Block, Kernel, Part};
+
+            // SAFETY: as `super::block`.
+            #[target_feature(enable = $features)]
+            unsafe fn block<const ROWS: usize, const VECTORS: usize>(block: &Block) {
+                // SAFETY: as the caller vouches.
+                unsafe { super::block::<$isa, ROWS, VECTORS>(block) }
+            }
+
+            // SAFETY: as `Kernels::pack`.
+            #[target_feature(enable = $features)]
+            pub(super) unsafe fn pack_rows(part: &Part, panel: *mut f32, width: usize) {
+                // SAFETY: as the caller vouches.
+                unsafe { super::pack_rows::<$isa>(part, panel, width) }
+            }
+
+            // SAFETY: as `Kernels::pack`.
+            #[target_feature(enable = $features)]
+            pub(super) unsafe fn pack_columns(part: &Part, panel: *mut f32, width: usize) {
+                // SAFETY: as the caller vouches.
+                unsafe { super::pack_columns::<$isa>(part, panel, width) }
+            }
+
+            pub(super) const BLOCKS: &[[Option<Kernel>; 4]] = &[
+                [Some(block::<1, 1>), Some(block::<1, 2>), Some(block::<1, 4>), Some(block::<1, 8>)],
+                [Some(block::<2, 1>), Some(block::<2, 2>), Some(block::<2, 4>), None],
+                [Some(block::<3, 1>), Some(block::<3, 2>), Some(block::<3, 4>), None],
+                $([Some(block::<$rows, 1>), Some(block::<$rows, 2>), None, None],)*
+            ];
+        }
+
+        pub(super) static $name: Kernels = Kernels {
+            lanes: $isa::LANES,
+            rows: $module::BLOCKS.len(),
+            reads_masked: $isa::READS_MASKED,
+            blocks: $module::BLOCKS,
+            pack_rows: $module::pack_rows,
+            pack_columns: $module::pack_columns,
+        };
+    };
+}
+
+// 14 rows of two vectors, two vectors of B and one of A are 31 of 32 registers; 6 rows are 15 of 16.
+kernels!(AVX512, avx512, Avx512, "avx512f", [4 5 6 7 8 9 10 11 12 13 14]);
+kernels!(AVX2, avx2, Avx2, "avx2,fma", [4 5 6]);
