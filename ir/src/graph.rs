@@ -383,8 +383,16 @@ impl Function {
         if old == new {
             return;
         }
-        for (node, operand) in self.uses(old) {
-            self.set_operand(node, operand, new);
+        let uses = self.graph.edges_directed(old.node.index, Direction::Outgoing);
+        let mut uses: Vec<_> = uses
+            .filter(|e| e.weight().result == old.result)
+            .map(|e| (self.graph[e.target()].order, e.weight().operand, e.target(), e.id()))
+            .collect();
+        uses.sort_unstable();
+        for (_, operand, user, edge) in uses {
+            self.graph.remove_edge(edge);
+            self.graph.add_edge(new.node.index, user, Port { result: new.result, operand });
+            self.graph[user].operands[operand] = new;
         }
         for output in &mut self.outputs {
             if output.value == old {

@@ -133,6 +133,7 @@ variants! {
         1 Conv { strides, dilations, low, high, groups };
         2 ConvTranspose { strides, dilations, low, high, output_padding, groups };
         3 Sort { axis, descending };
+        4 Concat { axis };
     }
     Step {
         0 Kernel { kernel, arguments, dims, phases };

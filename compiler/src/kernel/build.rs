@@ -26,6 +26,17 @@ pub struct KernelBuilder {
     next_var: u32,
 }
 
+/// A place in the writing of a kernel between two phases.
+#[derive(Clone, Copy)]
+pub struct Mark {
+    dims: usize,
+    buffers: usize,
+    regs: usize,
+    phases: usize,
+    traps: usize,
+    next_var: u32,
+}
+
 #[derive(Clone, Default)]
 struct Body {
     stmts: Vec<Stmt>,
@@ -45,6 +56,30 @@ impl KernelBuilder {
             fast,
         };
         KernelBuilder { kernel, bodies: Vec::new(), next_var: 0 }
+    }
+
+    /// Where the kernel stands; no body is open.
+    pub fn mark(&self) -> Mark {
+        let Kernel { dims, buffers, regs, phases, traps, .. } = &self.kernel;
+        Mark {
+            dims: dims.len(),
+            buffers: buffers.len(),
+            regs: regs.len(),
+            phases: phases.len(),
+            traps: traps.len(),
+            next_var: self.next_var,
+        }
+    }
+
+    /// Forgets what was written since.
+    pub fn back_to(&mut self, mark: Mark) {
+        self.kernel.dims.truncate(mark.dims);
+        self.kernel.buffers.truncate(mark.buffers);
+        self.kernel.regs.truncate(mark.regs);
+        self.kernel.phases.truncate(mark.phases);
+        self.kernel.traps.truncate(mark.traps);
+        self.next_var = mark.next_var;
+        self.bodies.clear();
     }
 
     /// Adds a buffer.

@@ -17,7 +17,6 @@ use crate::kernel::{BufferId, Combine, Reg, Scalar, Stmt};
 pub(crate) const UNROLLED: i64 = frit_passes::fuse::SMALL_REDUCE;
 
 /// Writes element code for one body.
-#[derive(Clone)]
 pub(crate) struct Emitter<'a> {
     pub(crate) body: &'a Function,
     pub(crate) kb: KernelBuilder,
@@ -104,7 +103,7 @@ impl<'a> Emitter<'a> {
         Ok(dims.iter().map(|d| self.kb.dim(d)).collect())
     }
 
-    fn kernel_dims(&mut self, dims: &[Dim]) -> Vec<Dim> {
+    pub(crate) fn kernel_dims(&mut self, dims: &[Dim]) -> Vec<Dim> {
         dims.iter().map(|d| self.kb.dim(d)).collect()
     }
 
@@ -126,6 +125,13 @@ impl<'a> Emitter<'a> {
             scope.insert(key, reg);
         }
         Ok(reg)
+    }
+
+    /// From here on the register is `value[index]`.
+    pub(crate) fn assume(&mut self, value: Value, index: Vec<Dim>, reg: Reg) {
+        if let Some(scope) = self.known.last_mut() {
+            scope.insert((value, index), reg);
+        }
     }
 
     /// Loads from memory.

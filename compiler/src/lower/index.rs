@@ -4,7 +4,7 @@
 //! another; what makes that free is that `floordiv(784*i + j, 784)` is `i` when `0 <= j < 784`. [`Ranges`] knows the
 //! extents of loop variables, [`Ranges::simplify`] uses them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use frit_ir::types::dim::{Atom, Terms};
 use frit_ir::{Dim, Symbol};
@@ -14,7 +14,7 @@ use frit_ir::{Dim, Symbol};
 pub(crate) struct Ranges {
     extents: HashMap<Symbol, Dim>,
     /// Symbols of which nothing is known, the sign included (registers).
-    opaque: Vec<Symbol>,
+    opaque: HashSet<Symbol>,
 }
 
 impl Ranges {
@@ -27,7 +27,7 @@ impl Ranges {
 
     /// Declares a symbol that may have any value.
     pub(crate) fn insert_opaque(&mut self, symbol: Symbol) {
-        self.opaque.push(symbol);
+        self.opaque.insert(symbol);
     }
 
     /// Smallest and largest value (inclusive) as expressions over symbols that are no loop variables.

@@ -1,7 +1,9 @@
 //! Elementwise kernels: one loop nest over the elements of the outputs.
 
+use std::collections::HashSet;
+
 use frit_ir::types::dim::Atom;
-use frit_ir::{Dim, Op, Symbol, Value};
+use frit_ir::{Dim, Op, OpClass, Symbol, Value};
 
 use super::emit::{Emitter, UNROLLED};
 use super::index::{delinearize, divides_variable, linearize};
@@ -28,9 +30,11 @@ pub(crate) fn lower(lowering: &mut Lowering<'_>) -> Result<(), LowerError> {
 pub(crate) fn stores(lowering: &mut Lowering<'_>, outputs: &[(Value, BufferId)]) -> Result<(), LowerError> {
     let mut groups: Vec<(Dim, Vec<(Value, BufferId)>)> = Vec::new();
     for &(value, buffer) in outputs {
-        // A concat is as many loops as it has operands: no select per element.
-        if let Op::Concat { axis } = lowering.body.op(value) {
-            concat(lowering, value, *axis, buffer)?;
+        let parts = parts(&lowering.e, value)?;
+        if parts.len() > 1 {
+            for part in parts {
+                store_part(lowering, value, buffer, &part)?;
+            }
             continue;
         }
         let count = lowering.e.tensor(value)?.numel();
@@ -54,26 +58,134 @@ pub(crate) fn stores(lowering: &mut Lowering<'_>, outputs: &[(Value, BufferId)])
     Ok(())
 }
 
-fn concat(lowering: &mut Lowering<'_>, value: Value, axis: usize, buffer: BufferId) -> Result<(), LowerError> {
+/// A phase over a part of a value.
+fn store_part(lowering: &mut Lowering<'_>, value: Value, buffer: BufferId, part: &Part) -> Result<(), LowerError> {
+    if part.extents.contains(&Dim::ZERO) {
+        return Ok(());
+    }
     let dims = lowering.e.dims(value)?;
-    let mut start = Dim::ZERO;
-    for &operand in lowering.body.node(value.node).operands() {
-        let own = lowering.e.dims(operand)?;
-        let begin = start.clone();
-        start = &start + &own[axis];
-        if own.contains(&Dim::ZERO) {
+    let extents = lowering.e.kernel_dims(&part.extents);
+    nest(lowering, &extents, |e, _, index| {
+        let at = |e: &mut Emitter<'_>, begin: &[Dim]| -> Vec<Dim> {
+            index.iter().zip(e.kernel_dims(begin)).map(|(i, begin)| i + &begin).collect()
+        };
+        // Innermost first: what an outer one needs is known by then.
+        for pick in part.picks.iter().rev() {
+            let source = at(e, &pick.operand_begin);
+            let element = e.emit(pick.operand, &source)?;
+            let place = at(e, &pick.begin);
+            e.assume(pick.concat, place, element);
+        }
+        let target = at(e, &part.begin);
+        let element = e.emit(value, &target)?;
+        let position = e.ranges.simplify(&linearize(&target, &dims));
+        e.kb.push(Stmt::Store { buffer, index: position, value: element });
+        Ok(())
+    })
+}
+
+/// A box of a value, over the module's symbols.
+#[derive(Clone)]
+struct Part {
+    begin: Vec<Dim>,
+    extents: Vec<Dim>,
+    picks: Vec<Pick>,
+}
+
+/// The operand of a concat that a part needs, and where in both the part begins.
+#[derive(Clone)]
+struct Pick {
+    concat: Value,
+    begin: Vec<Dim>,
+    operand: Value,
+    operand_begin: Vec<Dim>,
+}
+
+/// A value as boxes that each need one operand of every concat between it and other ops than elementwise ones: a loop
+/// for each then selects nothing. The whole value where there is no such concat, or where the loops would be too much
+/// code.
+fn parts(e: &Emitter<'_>, value: Value) -> Result<Vec<Part>, LowerError> {
+    /// Ops that are written again for each box, in all.
+    const MOST_COPIES: usize = 1024;
+    let most = MOST_COPIES.max(4 * e.body.node(value.node).operands().len());
+    let extents = e.tensor(value)?.dims.clone();
+    let whole = Part { begin: vec![Dim::ZERO; extents.len()], extents, picks: Vec::new() };
+    let (mut open, mut done) = (vec![whole.clone()], Vec::new());
+    let mut copies = 0;
+    while let Some(part) = open.pop() {
+        let mut seen = HashSet::new();
+        match cut(e, value, part, &mut seen)? {
+            Cut::Fits(part) => done.push(part),
+            // The first comes first.
+            Cut::Smaller(parts) => open.extend(parts.into_iter().rev()),
+        }
+        copies += seen.len();
+        if copies + open.len() > most {
+            return Ok(vec![whole]);
+        }
+    }
+    Ok(done)
+}
+
+enum Cut {
+    /// The part, with what it picks.
+    Fits(Part),
+    /// It needs several operands of a concat: parts that need one.
+    Smaller(Vec<Part>),
+}
+
+fn cut(
+    e: &Emitter<'_>,
+    value: Value,
+    mut part: Part,
+    seen: &mut HashSet<(Value, Vec<Dim>)>,
+) -> Result<Cut, LowerError> {
+    part.picks.clear();
+    // Values with the place in them where the part begins.
+    let mut open = vec![(value, part.begin.clone())];
+    while let Some((value, begin)) = open.pop() {
+        if e.memory.contains_key(&value) || !seen.insert((value, begin.clone())) {
             continue;
         }
-        nest(lowering, &own, |e, _, index| {
-            let element = e.emit(operand, index)?;
-            let mut target = index.to_vec();
-            target[axis] = &target[axis] + &begin;
-            let position = e.ranges.simplify(&linearize(&target, &dims));
-            e.kb.push(Stmt::Store { buffer, index: position, value: element });
-            Ok(())
-        })?;
+        let node = e.body.node(value.node);
+        let Op::Concat { axis } = node.op else {
+            if node.op.class() == OpClass::Elementwise {
+                open.extend(node.operands().iter().map(|&v| (v, begin.clone())));
+            }
+            continue;
+        };
+        let end = &begin[axis] + &part.extents[axis];
+        let mut start = Dim::ZERO;
+        let mut pieces = Vec::with_capacity(node.operands().len());
+        let mut inside = None;
+        for &operand in node.operands() {
+            let extent = e.tensor(operand)?.dims[axis].clone();
+            let stop = &start + &extent;
+            if (&begin[axis] - &start).is_nonnegative() && (&stop - &end).is_nonnegative() {
+                inside = Some((operand, start.clone()));
+            }
+            pieces.push((start, extent));
+            start = stop;
+        }
+        if let Some((operand, start)) = inside {
+            let mut operand_begin = begin.clone();
+            operand_begin[axis] = &operand_begin[axis] - &start;
+            open.push((operand, operand_begin.clone()));
+            part.picks.push(Pick { concat: value, begin, operand, operand_begin });
+            continue;
+        }
+        // A part of a concat is left to selects, the whole of it is cut.
+        if begin[axis] == Dim::ZERO && end == start {
+            let smaller = |(start, extent): (Dim, Dim)| {
+                let mut smaller = part.clone();
+                smaller.begin[axis] = &smaller.begin[axis] + &start;
+                smaller.extents[axis] = extent;
+                smaller
+            };
+            return Ok(Cut::Smaller(pieces.into_iter().map(smaller).collect()));
+        }
     }
-    Ok(())
+    Ok(Cut::Fits(part))
 }
 
 /// A phase over the elements of a shape. `body` gets the row-major position and the index.
@@ -86,32 +198,29 @@ pub(crate) fn nest<'a>(
     // Most merged first: the first that leaves no division in the innermost index.
     let mut merged = axes.len();
     let mut periodic = None;
+    let before = lowering.e.kb.mark();
     while merged > 0 {
-        let mut trial = lowering.e.clone();
-        let inner = write(&mut trial, dims, &axes, merged, 1, &body)?;
-        let Some(by) = divisors(&trial, &inner.vector) else {
-            lowering.e = trial;
+        let inner = write(&mut lowering.e, dims, &axes, merged, 1, &body)?;
+        let Some(by) = divisors(&lowering.e, &inner.vector) else {
             return schedule(lowering, inner);
         };
+        lowering.e.kb.back_to(before);
         // What repeats with a short period is written out: the loop then runs over whole periods.
         if let [period] = by[..]
             && (2..=UNROLLED).contains(&period)
             && periodic.is_none()
             && whole(axes.iter().rev().take(merged).map(|&a| &dims[a]), period)
         {
-            let mut trial = lowering.e.clone();
-            let inner = write(&mut trial, dims, &axes, merged, period, &body)?;
-            if divisors(&trial, &inner.vector).is_none() && statements(&trial) <= LARGE {
-                periodic = Some((trial, inner));
+            let inner = write(&mut lowering.e, dims, &axes, merged, period, &body)?;
+            if divisors(&lowering.e, &inner.vector).is_none() && statements(&lowering.e) <= LARGE {
+                periodic = Some((merged, period));
             }
+            lowering.e.kb.back_to(before);
         }
         merged -= 1;
     }
-    if let Some((trial, inner)) = periodic {
-        lowering.e = trial;
-        return schedule(lowering, inner);
-    }
-    let inner = write(&mut lowering.e, dims, &axes, 1, 1, &body)?;
+    let (merged, period) = periodic.unwrap_or((1, 1));
+    let inner = write(&mut lowering.e, dims, &axes, merged, period, &body)?;
     schedule(lowering, inner)
 }
 

@@ -535,7 +535,11 @@ impl PlanBuilder<'_> {
             Op::SequenceInsert {} => self.sequence(b, f, slots, id, SequenceOp::Insert),
             Op::SequenceErase {} => self.sequence(b, f, slots, id, SequenceOp::Erase),
             Op::SequenceLength {} => self.sequence(b, f, slots, id, SequenceOp::Length),
-            Op::DotGeneral { .. } | Op::Conv { .. } | Op::ConvTranspose { .. } | Op::Sort { .. } => {
+            Op::DotGeneral { .. }
+            | Op::Conv { .. }
+            | Op::ConvTranspose { .. }
+            | Op::Sort { .. }
+            | Op::Concat { .. } => {
                 if self.library(b, f, slots, id)? { Ok(()) } else { self.lone(b, f, slots, id) }
             }
             Op::Onnx { op_type, .. } => Err(unsupported(node, format!("ONNX op {op_type} was not legalized"))),
@@ -552,7 +556,6 @@ impl PlanBuilder<'_> {
             | Op::DynamicSlice { .. }
             | Op::UpdateSlice {}
             | Op::Pad { .. }
-            | Op::Concat { .. }
             | Op::Gather { .. }
             | Op::Scatter { .. }
             | Op::Window { .. }

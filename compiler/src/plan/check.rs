@@ -185,6 +185,13 @@ impl Checker<'_> {
         slots.into_iter().try_for_each(|s| self.slot(*s))
     }
 
+    fn axis<'s>(&self, slots: impl IntoIterator<Item = &'s SlotId>, axis: usize) -> Checked {
+        slots.into_iter().try_for_each(|s| {
+            let rank = self.program.slots[s.index()].dims.len();
+            ensure(axis < rank, || format!("slot {} has no axis {axis}", s.0))
+        })
+    }
+
     fn dim(&self, dim: DimId) -> Checked {
         ensure(dim.index() < self.program.dims.len(), || format!("extent {} does not exist", dim.0))
     }
@@ -232,6 +239,10 @@ impl Checker<'_> {
                     }
                     LibraryCall::Conv { .. } | LibraryCall::ConvTranspose { .. } => (2, 1),
                     LibraryCall::Sort { .. } => (1, 2),
+                    LibraryCall::Concat { axis } => {
+                        self.axis(operands.iter().chain(results), *axis)?;
+                        (operands.len(), 1)
+                    }
                 };
                 ensure((operands.len(), results.len()) == counts, || {
                     format!("{} has {} operands and {} results", call.name(), operands.len(), results.len())

@@ -466,6 +466,11 @@ pub enum LibraryCall {
         /// Largest first.
         descending: bool,
     },
+    /// The core op `concat` of many operands of one type, copied.
+    Concat {
+        /// Along which.
+        axis: usize,
+    },
 }
 
 impl LibraryCall {
@@ -476,6 +481,7 @@ impl LibraryCall {
             LibraryCall::Conv { .. } => "conv",
             LibraryCall::ConvTranspose { .. } => "conv_transpose",
             LibraryCall::Sort { .. } => "sort",
+            LibraryCall::Concat { .. } => "concat",
         }
     }
 }

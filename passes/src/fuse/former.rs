@@ -10,6 +10,10 @@
 //! 3. Kernels that read the same value join, when that is cheaper.
 //!
 //! A join must not make a cycle: nothing outside may need one of its outputs and be needed by it.
+//!
+//! Work grows with the function, not with its square: in step 1 a group takes an op before all its others, which its
+//! [`Profile`] and its shape follow without a look at the rest; which groups read a value is kept; a cycle is looked
+//! for no further back than it can reach.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -17,8 +21,9 @@ use frit_ir::types::{Dim, TensorType};
 use frit_ir::{Function, Node, NodeId, Op, Value};
 
 use super::append::appended;
-use super::cost::{self, LAUNCH, Limits, Profile};
+use super::cost::{self, Cones, LAUNCH, Limits};
 use super::frontier::{self, Frontier};
+use super::profile::{Profile, Taken};
 use super::{is_fusable, is_small, kernel_shape_of};
 use crate::manager::Remark;
 
@@ -89,8 +94,16 @@ pub(super) struct Group {
     pub(super) outputs: BTreeSet<usize>,
     /// Values that it does not compute, in the order of first use; filled after step 1.
     pub(super) reads: Vec<Value>,
-    /// What it costs; filled after step 1.
+    /// What it costs, and the operations of its ops without copies; filled after step 1.
     cost: f64,
+    ops: f64,
+}
+
+/// What step 1 knows of a group that grows.
+struct Growing {
+    profile: Profile,
+    /// Whether it keeps the contract.
+    shape: Result<(), String>,
 }
 
 /// The groups of a function, and why there are not fewer.
@@ -99,6 +112,13 @@ pub(super) struct Former<'g, 'f> {
     limits: Limits,
     /// By number; a group that joined another is empty.
     pub(super) groups: Vec<Group>,
+    /// The same by number, in step 1.
+    growing: Vec<Growing>,
+    /// The groups that read a value; filled after step 1.
+    readers: HashMap<Value, BTreeSet<usize>>,
+    /// First output and last op of the groups with several outputs.
+    spans: BTreeSet<(usize, usize, usize)>,
+    cones: Cones,
     /// The group that stores each op's result.
     home: Vec<Option<usize>>,
     /// The groups that compute each op.
@@ -111,6 +131,9 @@ pub(super) struct Former<'g, 'f> {
     stored: Vec<bool>,
     pub(super) remarks: Vec<Remark>,
 }
+
+/// Ops of a body for each operation that it may have.
+const VIEWS_AN_OP: f64 = 4.0;
 
 /// Ops that are computed wherever they are used.
 fn is_free(op: &Op) -> bool {
@@ -145,11 +168,16 @@ impl<'g, 'f> Former<'g, 'f> {
                 outside[i] = true;
             }
         }
-        let stored = cost::likely_stored(g, &users);
+        let mut cones = Cones::new(n);
+        let stored = cost::likely_stored(g, &users, &mut cones);
         Former {
             g,
             limits,
             groups: Vec::new(),
+            growing: Vec::new(),
+            readers: HashMap::new(),
+            spans: BTreeSet::new(),
+            cones,
             home: vec![None; n],
             inside: vec![BTreeSet::new(); n],
             outside,
@@ -166,29 +194,21 @@ impl<'g, 'f> Former<'g, 'f> {
             if !several || !self.g.fusable(p) || is_free(&self.g.node(p).op) {
                 continue;
             }
-            let Some(Frontier { members, outputs }) = frontier::find(self.g, &self.users, &self.outside, p) else {
+            let Some(Frontier { mut members, outputs }) = frontier::find(self.g, &self.users, &self.outside, p) else {
                 continue;
             };
             if members.iter().any(|m| !self.inside[*m].is_empty()) {
                 continue;
             }
-            let mut group = Group { members, outputs, ..Group::default() };
             // What the members repeat or read of constants costs nothing.
-            if let Err(reason) = self.check(&group) {
+            if let Err(reason) = self.check(&members, &outputs) {
                 let label = self.g.label(p);
                 self.remark(p, &label, reason);
                 continue;
             }
-            let k = self.groups.len();
             // The value itself joins in step 1, when that is what it costs least.
-            group.members.remove(&p);
-            for &m in &group.members {
-                self.inside[m].insert(k);
-            }
-            for &o in &group.outputs {
-                self.home[o] = Some(k);
-            }
-            self.groups.push(group);
+            members.remove(&p);
+            self.open(members, outputs);
         }
     }
 
@@ -200,10 +220,18 @@ impl<'g, 'f> Former<'g, 'f> {
                 self.place(p);
             }
         }
-        for k in 0..self.groups.len() {
+        for (k, growing) in std::mem::take(&mut self.growing).into_iter().enumerate() {
             let group = &self.groups[k];
-            let (reads, cost) = (self.reads(&group.members), self.cost(group));
+            let (reads, cost) = (self.reads(&group.members), growing.profile.cost(self.g, &group.outputs));
+            for &read in &reads {
+                self.readers.entry(read).or_default().insert(k);
+            }
+            self.groups[k].ops = self.ops(&self.groups[k].members);
             (self.groups[k].reads, self.groups[k].cost) = (reads, cost);
+            if self.groups[k].outputs.len() > 1 {
+                let span = self.span(k);
+                self.spans.insert(span);
+            }
         }
         self.join_consumers();
         self.join_siblings();
@@ -218,34 +246,49 @@ impl<'g, 'f> Former<'g, 'f> {
         self.groups[group].outputs.last().map_or(String::new(), |&o| self.g.label(o))
     }
 
-    /// Whether the group keeps the contract.
-    fn check_shape(&self, group: &Group) -> Result<(), String> {
-        let members: Vec<NodeId> = group.members.iter().map(|&m| self.g.id(m)).collect();
-        let outputs: Vec<Value> = group.outputs.iter().map(|&o| self.g.value(o)).collect();
+    /// Whether ops and outputs keep the contract.
+    fn check_shape(&self, members: &BTreeSet<usize>, outputs: &BTreeSet<usize>) -> Result<(), String> {
+        let members: Vec<NodeId> = members.iter().map(|&m| self.g.id(m)).collect();
+        let outputs: Vec<Value> = outputs.iter().map(|&o| self.g.value(o)).collect();
         kernel_shape_of(self.g.f, &members, &outputs).map(|_| ()).map_err(|e| e.to_string())
     }
 
-    /// Whether the group keeps the contract and the limits.
-    fn check(&self, group: &Group) -> Result<Profile, String> {
-        self.check_shape(group)?;
-        let profile = Profile::of(self.g, &group.members, &group.outputs);
-        let ops = profile.body_ops(self.g);
-        if ops > self.limits.ops {
-            return Err(format!("{ops} operations in one body, the limit is {}", self.limits.ops));
+    fn check_limits(&self, taken: Taken) -> Result<(), String> {
+        if taken.ops > self.limits.ops {
+            return Err(format!("{} operations in one body, the limit is {}", taken.ops, self.limits.ops));
         }
-        let live = cost::live(self.g, &group.members);
-        if live > self.limits.live {
-            return Err(format!("{live} values live at once, the limit is {}", self.limits.live));
+        if taken.live > self.limits.live {
+            return Err(format!("{} values live at once, the limit is {}", taken.live, self.limits.live));
         }
-        Ok(profile)
+        Ok(())
+    }
+
+    /// Whether ops and outputs keep the contract and the limits.
+    fn check(&self, members: &BTreeSet<usize>, outputs: &BTreeSet<usize>) -> Result<Profile, String> {
+        self.check_shape(members, outputs)?;
+        let profile = Profile::of(self.g, members, outputs);
+        self.check_limits(profile.taken(self.g, None)).map(|()| profile)
+    }
+
+    /// A new group.
+    fn open(&mut self, members: BTreeSet<usize>, outputs: BTreeSet<usize>) {
+        let k = self.groups.len();
+        self.growing.push(Growing {
+            profile: Profile::of(self.g, &members, &outputs),
+            shape: self.check_shape(&members, &outputs),
+        });
+        for &m in &members {
+            self.inside[m].insert(k);
+        }
+        for &o in &outputs {
+            self.home[o] = Some(k);
+        }
+        self.groups.push(Group { members, outputs, ..Group::default() });
     }
 
     /// Gives the op a group of its own.
     fn store(&mut self, p: usize) {
-        let group = Group { members: BTreeSet::from([p]), outputs: BTreeSet::from([p]), ..Group::default() };
-        self.home[p] = Some(self.groups.len());
-        self.inside[p].insert(self.groups.len());
-        self.groups.push(group);
+        self.open(BTreeSet::from([p]), BTreeSet::from([p]));
     }
 
     /// Step 1 for one op; all its users are placed.
@@ -261,9 +304,6 @@ impl<'g, 'f> Former<'g, 'f> {
             return;
         }
         if self.inlines(p, &consumers, free) {
-            for &c in &consumers {
-                self.groups[c].members.insert(p);
-            }
             self.inside[p] = consumers;
             if self.outside[p] && !matches!(op, Op::Constant { .. }) {
                 self.store(p);
@@ -273,22 +313,55 @@ impl<'g, 'f> Former<'g, 'f> {
         }
     }
 
+    /// A group that takes an op before all others: what it becomes, unless it may not. A group is made anew only where
+    /// the op changes what lies below it.
+    fn grown(&self, p: usize, group: usize, free: bool) -> Result<(Taken, Option<Growing>), String> {
+        let Group { members, outputs, .. } = &self.groups[group];
+        let growing = &self.growing[group];
+        // So many views are no longer free for who compiles them.
+        let most = self.limits.ops * VIEWS_AN_OP;
+        if members.len() as f64 > most {
+            return Err(format!("{} ops in one body, the limit is {most}", members.len() + 1));
+        }
+        // Only a reduce decides about loops (F5, F6): before all others, anything else stands where it is free.
+        let first = members.first().is_none_or(|m| p < *m);
+        let shaped = !first || matches!(self.g.node(p).op, Op::Reduce { .. });
+        let mut anew = None;
+        let taken = if shaped {
+            let mut with = members.clone();
+            with.insert(p);
+            self.check_shape(&with, outputs)?;
+            if first && Profile::takes(self.g, p) {
+                growing.profile.with(self.g, p)
+            } else {
+                let profile = Profile::of(self.g, &with, outputs);
+                let taken = profile.taken(self.g, Some(p));
+                anew = Some(Growing { profile, shape: Ok(()) });
+                taken
+            }
+        } else {
+            growing.shape.clone()?;
+            growing.profile.with(self.g, p)
+        };
+        // What costs nothing breaks no limit.
+        if !free {
+            self.check_limits(taken)?;
+        }
+        Ok((taken, anew))
+    }
+
+    /// Computes the op inside its consumers, unless it has to be stored.
     fn inlines(&mut self, p: usize, consumers: &BTreeSet<usize>, free: bool) -> bool {
-        let value = self.g.value(p);
         let mut loaded = 0.0;
         let mut refused = Vec::new();
+        let mut grown = Vec::with_capacity(consumers.len());
         for &c in consumers {
-            let group = &self.groups[c];
-            let mut with = Group { members: group.members.clone(), outputs: group.outputs.clone(), ..Group::default() };
-            with.members.insert(p);
-            // What costs nothing breaks no limit.
-            let checked = if free {
-                self.check_shape(&with)
-            } else {
-                self.check(&with).map(|profile| loaded += profile.asked(p))
-            };
-            if let Err(reason) = checked {
-                refused.push((c, reason));
+            match self.grown(p, c, free) {
+                Ok((taken, anew)) => {
+                    loaded += taken.asked;
+                    grown.push((c, anew));
+                }
+                Err(reason) => refused.push((c, reason)),
             }
         }
         if !refused.is_empty() {
@@ -298,29 +371,42 @@ impl<'g, 'f> Former<'g, 'f> {
             }
             return false;
         }
-        if free {
-            return true;
+        if !free && let Some((again, stored)) = self.is_dearer(p, consumers.len(), loaded) {
+            let label = consumers.iter().map(|&c| self.group_label(c)).collect::<Vec<_>>().join(", ");
+            self.remark(p, &label, format!("computing it where it is used costs {again:.0}, storing it {stored:.0}"));
+            return false;
         }
+        for (c, anew) in grown {
+            self.groups[c].members.insert(p);
+            match anew {
+                Some(anew) => self.growing[c] = anew,
+                None => self.growing[c].profile.add(self.g, p),
+            }
+        }
+        true
+    }
+
+    /// The costs of an op computed where it is used and of one stored, when storing is cheaper.
+    fn is_dearer(&mut self, p: usize, consumers: usize, mut loaded: f64) -> Option<(f64, f64)> {
+        /// What is not counted beyond.
+        const MOST: f64 = 10_000.0;
+        let value = self.g.value(p);
         let (elements, access) = (self.g.elements(value), self.g.access(value));
-        let cone = cost::cone(self.g, p, &self.stored, 10_000.0);
         if let Op::Reduce { axes, .. } = &self.g.node(p).op
             && !is_small(self.g.f, self.g.node(p), axes)
         {
             // Read from several loops of one kernel, a section is still computed once.
-            loaded = loaded.min(elements * consumers.len() as f64);
+            loaded = loaded.min(elements * consumers as f64);
         }
-        let (again, stored) = (cone * loaded, cone * elements + access * (elements + loaded) + LAUNCH);
         // One use of each element: storing never helps.
-        if loaded <= elements || again <= stored {
-            return true;
+        if loaded <= elements {
+            return None;
         }
-        let label = consumers.iter().map(|&c| self.group_label(c)).collect::<Vec<_>>().join(", ");
-        self.remark(p, &label, format!("computing it where it is used costs {again:.0}, storing it {stored:.0}"));
-        false
-    }
-
-    fn cost(&self, group: &Group) -> f64 {
-        Profile::of(self.g, &group.members, &group.outputs).cost(self.g, &group.outputs)
+        // From here on the answer is known.
+        let enough = (access * (elements + loaded) + LAUNCH) / (loaded - elements) + 1.0;
+        let cone = self.cones.cost(self.g, p, &self.stored, enough.min(MOST));
+        let (again, stored) = (cone * loaded, cone * elements + access * (elements + loaded) + LAUNCH);
+        (again > stored).then_some((again, stored))
     }
 
     /// The group of two, without outputs that only it reads.
@@ -333,14 +419,34 @@ impl<'g, 'f> Former<'g, 'f> {
                     .any(|u| self.inside[*u].iter().any(|&k| k != a && k != b && !self.groups[k].members.contains(o)))
         };
         let outputs = self.groups[a].outputs.union(&self.groups[b].outputs).copied().filter(needed).collect();
-        Group { reads: self.reads(&members), members, outputs, cost: 0.0 }
+        Group { members, outputs, ..Group::default() }
+    }
+
+    fn ops(&self, members: &BTreeSet<usize>) -> f64 {
+        members.iter().map(|&m| cost::ops(self.g.node(m))).sum()
+    }
+
+    /// The operations that a body of both has at least, when they are too many.
+    fn too_many(&self, a: usize, b: usize) -> Option<f64> {
+        let (large, small) = match self.groups[a].members.len() >= self.groups[b].members.len() {
+            true => (&self.groups[a], &self.groups[b]),
+            false => (&self.groups[b], &self.groups[a]),
+        };
+        let more = small.members.iter().filter(|m| !large.members.contains(m));
+        let ops = large.ops + more.map(|&m| cost::ops(self.g.node(m))).sum::<f64>();
+        (ops > self.limits.ops).then_some(ops)
     }
 
     /// Joins two groups when that is legal and cheaper.
     fn try_join(&mut self, a: usize, b: usize) -> bool {
-        let mut group = self.joined(a, b);
         let (Some(&first), label) = (self.groups[a].outputs.first(), self.group_label(b)) else { return false };
-        let profile = match self.check(&group) {
+        if let Some(ops) = self.too_many(a, b) {
+            let limit = self.limits.ops;
+            self.remark(first, &label, format!("at least {ops} operations in one body, the limit is {limit}"));
+            return false;
+        }
+        let mut group = self.joined(a, b);
+        let profile = match self.check(&group.members, &group.outputs) {
             Ok(profile) => profile,
             Err(reason) => {
                 self.remark(first, &label, reason);
@@ -356,6 +462,18 @@ impl<'g, 'f> Former<'g, 'f> {
             self.remark(first, &label, "what lies between needs one and is needed by the other".to_owned());
             return false;
         }
+        (group.cost, group.ops) = (together, self.ops(&group.members));
+        group.reads = self.reads(&group.members);
+        for k in [a, b] {
+            for read in std::mem::take(&mut self.groups[k].reads) {
+                self.readers.entry(read).or_default().remove(&k);
+            }
+            let span = self.span(k);
+            self.spans.remove(&span);
+        }
+        for &read in &group.reads {
+            self.readers.entry(read).or_default().insert(a);
+        }
         for &m in &group.members {
             self.inside[m].remove(&b);
             self.inside[m].insert(a);
@@ -368,19 +486,29 @@ impl<'g, 'f> Former<'g, 'f> {
                 self.home[o] = None;
             }
         }
-        group.cost = together;
         self.groups[b] = Group::default();
         self.groups[a] = group;
+        if self.groups[a].outputs.len() > 1 {
+            let span = self.span(a);
+            self.spans.insert(span);
+        }
         true
+    }
+
+    /// First output, last op and number of a group.
+    fn span(&self, k: usize) -> (usize, usize, usize) {
+        let Group { outputs, members, .. } = &self.groups[k];
+        (outputs.first().copied().unwrap_or(0), members.last().copied().unwrap_or(0), k)
     }
 
     /// What a group of these ops reads: values that it does not compute.
     fn reads(&self, members: &BTreeSet<usize>) -> Vec<Value> {
         let mut reads = Vec::new();
+        let mut seen: HashSet<Value> = HashSet::new();
         for &m in members {
             for &operand in self.g.node(m).operands() {
                 let own = self.g.index(operand).is_some_and(|i| members.contains(&i));
-                if !own && !reads.contains(&operand) {
+                if !own && seen.insert(operand) {
                     reads.push(operand);
                 }
             }
@@ -391,18 +519,26 @@ impl<'g, 'f> Former<'g, 'f> {
     /// Whether something outside the two needs one of them and is needed by one.
     fn makes_cycle(&self, a: usize, b: usize) -> bool {
         let stored_by_pair = |v: &Value| self.g.index(*v).and_then(|i| self.home[i]).is_some_and(|k| k == a || k == b);
+        let first = [a, b].iter().filter_map(|&k| self.groups[k].outputs.first()).min();
+        let mut reach = first.copied().unwrap_or(0);
+        // Ops before the pair's outputs need none of them, unless they share a kernel with one that comes after.
+        for &(output, last, _) in self.spans.range(..(reach, 0, 0)).rev() {
+            if last >= reach {
+                reach = output;
+            }
+        }
         // Backwards from what the pair reads of others.
         let mut open: Vec<Value> = [a, b].iter().flat_map(|&k| self.groups[k].reads.iter().copied()).collect();
         open.retain(|v| !stored_by_pair(v));
         let mut seen: HashSet<Value> = HashSet::new();
         while let Some(value) = open.pop() {
+            let Some(i) = self.g.index(value).filter(|i| *i >= reach) else { continue };
             if !seen.insert(value) {
                 continue;
             }
             if stored_by_pair(&value) {
                 return true;
             }
-            let Some(i) = self.g.index(value) else { continue };
             match self.home[i] {
                 Some(k) => open.extend(&self.groups[k].reads),
                 None => open.extend(self.g.node(i).operands()),
@@ -413,7 +549,7 @@ impl<'g, 'f> Former<'g, 'f> {
 
     /// Groups that read a value, in order.
     fn readers(&self, value: Value) -> Vec<usize> {
-        (0..self.groups.len()).filter(|&k| self.groups[k].reads.contains(&value)).collect()
+        self.readers.get(&value).map(|k| k.iter().copied().collect()).unwrap_or_default()
     }
 
     /// Step 2.

@@ -10,8 +10,8 @@
 //! calls it again instead of guessing.
 //!
 //! - F1 *Ops.* A body holds elementwise ops (unary, binary, select, cast, bitcast), views and other movement (iota, dim,
-//!   broadcast, reshape, transpose, slice, pad, concat, window, gather), constants of at most [`SMALL_CONSTANT`]
-//!   elements, and reduces. Every op has one result, a tensor of numbers or bools. No parameter is inside: parameters
+//!   broadcast, reshape, transpose, slice, pad, concat of at most [`MOST_PIECES`], window, gather), constants of at
+//!   most [`SMALL_CONSTANT`] elements, and reduces. Every op has one result, a tensor of numbers or bools. No parameter is inside: parameters
 //!   are operands. No dot_general, conv, sort, cumulate, scatter, dynamic slice, control or host op.
 //! - F2 *Values are functions of an index.* A value at an index is computed from its operands at indices that follow
 //!   from the op (reshape: same row-major position; transpose: permuted; broadcast: repeated axes at 0; ...), down to
@@ -48,6 +48,7 @@ mod cost;
 mod former;
 mod frontier;
 mod outline;
+mod profile;
 mod space;
 #[cfg(test)]
 mod tests;
@@ -69,6 +70,8 @@ pub use space::{Factor, KernelShape, Place, Refusal, Space, is_fusable, kernel_s
 pub const SMALL_REDUCE: i64 = 16;
 /// Most elements of a constant inside a body (F1).
 pub const SMALL_CONSTANT: usize = 64;
+/// Most operands of a concat inside a body (F1).
+pub const MOST_PIECES: usize = 128;
 /// A reduce to one element of more than this many is split in tiles (F8).
 pub const SPLIT_ABOVE: i64 = 4096;
 
@@ -127,8 +130,8 @@ fn fuse(f: &mut Function, context: &mut Context<'_>) -> Result<(), PassError> {
     for (old, new) in replaced {
         f.replace_uses(old, new);
     }
-    // Users have later positions than what they use among the ops that were there before.
-    let mut left: Vec<NodeId> = order.into_iter().filter(|id| covered.contains(id)).collect();
+    // Users have later positions than what they use among the ops that were there before: most go at once.
+    let mut left: Vec<NodeId> = order.into_iter().rev().filter(|id| covered.contains(id)).collect();
     loop {
         let before = left.len();
         left.retain(|id| !f.remove_op(*id));

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use frit_ir::types::{DType, Dim};
 use frit_ir::{Function, Node, NodeId, Op, ReduceKind, TensorType, Value};
 
-use super::{SMALL_CONSTANT, SMALL_REDUCE, SPLIT_ABOVE};
+use super::{MOST_PIECES, SMALL_CONSTANT, SMALL_REDUCE, SPLIT_ABOVE};
 
 /// A run of kept or reduced extents of the space.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,11 +112,12 @@ pub fn is_fusable(f: &Function, id: NodeId) -> bool {
         | Op::Transpose { .. }
         | Op::Slice { .. }
         | Op::Pad { .. }
-        | Op::Concat { .. }
         | Op::Window { .. }
         | Op::Gather { .. }
         | Op::Reduce { .. } => true,
         Op::Constant { value } => value.numel() <= SMALL_CONSTANT,
+        // As many loops as pieces, and as many addresses to keep.
+        Op::Concat { .. } => node.operands().len() <= MOST_PIECES,
         Op::Input { .. }
         | Op::Param { .. }
         | Op::DynamicSlice { .. }

@@ -60,6 +60,9 @@ impl Run<'_> {
         results: &[SlotId],
         origin: &str,
     ) -> Result<(), RunError> {
+        if let LibraryCall::Concat { axis } = call {
+            return self.concat(at, *axis, operands, results, origin);
+        }
         let mut reads = [Region::default(); 2];
         for (region, slot) in reads.iter_mut().zip(operands) {
             *region = at.region(*slot, self.limit)?;
@@ -122,7 +125,41 @@ impl Run<'_> {
                     | DType::Str => Err(RunError::Internal(format!("`{origin}`: a sort of {dtype}"))),
                 }
             }
+            LibraryCall::Concat { .. } => Err(mistyped(origin)),
         }
+    }
+
+    /// Each operand is a run of bytes in every line of the result; a line is what the axes from `axis` on make up.
+    fn concat(
+        &self,
+        at: &mut At<'_>,
+        axis: usize,
+        operands: &[SlotId],
+        results: &[SlotId],
+        origin: &str,
+    ) -> Result<(), RunError> {
+        let [result] = results else { return Err(mistyped(origin)) };
+        let target = at.region(*result, self.limit)?;
+        let mut lines = 1usize;
+        for dim in at.program.slots[result.index()].dims.iter().take(axis) {
+            lines = lines.saturating_mul(at.frame.extent(at.program, *dim)?);
+        }
+        if target.len() == 0 || lines == 0 {
+            return Ok(());
+        }
+        let (line, mut start) = (target.len() / lines, 0usize);
+        for operand in operands {
+            let source = at.region(*operand, self.limit)?;
+            let run = source.len() / lines;
+            for i in 0..lines {
+                let copied = source.part(i * run, run).zip(target.part(i * line + start, run));
+                if !copied.is_some_and(|(from, to)| to.copy_from(from)) {
+                    return Err(mistyped(origin));
+                }
+            }
+            start += run;
+        }
+        Ok(())
     }
 
     /// Scratch memory for elements of four bytes.
@@ -230,7 +267,9 @@ fn convolution(
         LibraryCall::ConvTranspose { strides, dilations, low, high, output_padding, groups } => {
             (strides, dilations, low, high, *groups, Some(output_padding))
         }
-        LibraryCall::MatMul { .. } | LibraryCall::Sort { .. } => return Err(mistyped(origin)),
+        LibraryCall::MatMul { .. } | LibraryCall::Sort { .. } | LibraryCall::Concat { .. } => {
+            return Err(mistyped(origin));
+        }
     };
     let (mut pads_begin, mut pads_end) = ([0isize; MAX_SPATIAL], [0isize; MAX_SPATIAL]);
     for (pads, given) in [(&mut pads_begin, low), (&mut pads_end, high)] {

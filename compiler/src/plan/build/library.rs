@@ -6,6 +6,7 @@
 use frit_ir::builder::Builder;
 use frit_ir::op::infer::TypeError;
 use frit_ir::{BinaryOp, DType, Dim, Function, NodeId, Op, Origin, TensorType, Value, ValueType};
+use frit_passes::fuse::MOST_PIECES;
 
 use super::super::{DimId, LibraryCall, SlotId, Step};
 use super::{BuildError, Building, PlanBuilder, Slots, count_ops};
@@ -77,6 +78,10 @@ impl PlanBuilder<'_> {
             Op::Sort { axis, descending } => {
                 self.sort(b, f, slots, id, *axis, *descending)?;
                 return Ok(true);
+            }
+            // Few operands are a kernel with a loop for each; the code for many would be long.
+            Op::Concat { axis } if node.operands().len() > MOST_PIECES && dtype != DType::Str => {
+                LibraryCall::Concat { axis: *axis }
             }
             _ => return Ok(false),
         };
