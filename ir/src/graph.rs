@@ -15,9 +15,12 @@ use petgraph::stable_graph::{NodeIndex, StableDiGraph};
 use petgraph::visit::{EdgeRef, IntoEdgeReferences};
 
 use crate::op::infer::{Signature, TypeError, infer};
+use crate::op::needs::{Need, needs};
 use crate::op::{Numerics, Op};
 use crate::origin::Origin;
-use crate::types::{Symbol, ValueType};
+use crate::requirement::{Relation, Requirement};
+use crate::substitute::substitute;
+use crate::types::{Dim, Symbol, ValueType};
 
 /// An op of one function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -88,6 +91,29 @@ pub struct SymbolFacts {
     pub multiple_of: i64,
 }
 
+impl SymbolFacts {
+    /// What they say of an extent that stands for the symbol.
+    pub fn about(&self, dim: &Dim) -> Vec<Requirement> {
+        let requirement = |relation, left: Dim, right: Dim, what: &str| Requirement {
+            relation,
+            left,
+            right,
+            what: what.to_owned(),
+            origin: Origin::named(dim.to_string()),
+        };
+        let mut all = vec![requirement(Relation::AtMost, self.min.into(), dim.clone(), "the least that it may be")];
+        if let Some(max) = self.max {
+            all.push(requirement(Relation::AtMost, dim.clone(), max.into(), "the most that it may be"));
+        }
+        if self.multiple_of > 1 {
+            let rest = dim.modulo(&self.multiple_of.into());
+            all.push(requirement(Relation::Equal, rest, Dim::ZERO, "what is left of its multiple"));
+        }
+        all.retain(|r| !r.is_proven());
+        all
+    }
+}
+
 /// A named result of a function.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Output {
@@ -118,6 +144,7 @@ pub struct Function {
     pub symbols: BTreeMap<Symbol, SymbolFacts>,
     /// State pairs.
     pub donations: Vec<Donation>,
+    requirements: Vec<Requirement>,
     next_generation: u32,
     next_order: u64,
 }
@@ -253,12 +280,43 @@ impl Function {
         (sorted.len() == self.len()).then_some(sorted)
     }
 
+    /// Ops that its outputs depend on.
+    pub fn live(&self) -> BTreeSet<NodeId> {
+        let mut live: BTreeSet<NodeId> = BTreeSet::new();
+        let mut open: Vec<NodeId> = self.outputs.iter().map(|o| o.value.node).collect();
+        while let Some(id) = open.pop() {
+            if live.insert(id) {
+                open.extend(self.node(id).operands.iter().map(|v| v.node));
+            }
+        }
+        live
+    }
+
     /// Input and output types.
     pub fn signature(&self) -> Signature {
         Signature {
             inputs: self.input_values().map(|v| self.ty(v).clone()).collect(),
             outputs: self.outputs.iter().map(|o| self.ty(o.value).clone()).collect(),
         }
+    }
+
+    /// What must hold of its extents before it runs.
+    pub fn requirements(&self) -> &[Requirement] {
+        &self.requirements
+    }
+
+    /// What an op asks of extents, as requirements.
+    pub fn needs_of(&self, id: NodeId) -> Vec<Requirement> {
+        let node = self.node(id);
+        let operands: Vec<&ValueType> = node.operands.iter().map(|v| self.ty(*v)).collect();
+        let stated = |Need { relation, left, right, what }| Requirement {
+            relation,
+            left,
+            right,
+            what,
+            origin: node.origin.clone(),
+        };
+        needs(&node.op, &operands, &node.results).into_iter().map(stated).collect()
     }
 
     /// Edges as (source, target, port), for the verifier and drawings.
@@ -458,16 +516,55 @@ impl Function {
         &mut self.node_mut(id).regions
     }
 
+    /// States a requirement, unless it is proven or stated already.
+    pub fn require(&mut self, requirement: Requirement) {
+        if !requirement.is_proven() && !self.requirements.iter().any(|r| r.says_the_same(&requirement)) {
+            self.requirements.push(requirement);
+        }
+    }
+
+    /// Replaces the list of requirements: for whoever replaces symbols in them.
+    pub(crate) fn set_requirements(&mut self, requirements: Vec<Requirement>) {
+        self.requirements.clear();
+        requirements.into_iter().for_each(|r| self.require(r));
+    }
+
+    /// Takes back all but the first `count` requirements: those of an attempt that was given up.
+    pub fn retract_requirements(&mut self, count: usize) {
+        self.requirements.truncate(count);
+    }
+
+    /// States what the ops that its outputs depend on need, regions included: done before passes take ops away.
+    pub fn state_needs(&mut self) {
+        let live = self.live();
+        for id in self.nodes() {
+            if live.contains(&id) {
+                self.needs_of(id).into_iter().for_each(|r| self.require(r));
+                self.regions_mut(id).iter_mut().for_each(Function::state_needs);
+            }
+        }
+    }
+
     /// Takes the regions out of an op that is about to be removed.
     pub fn take_regions(&mut self, id: NodeId) -> Vec<Function> {
         std::mem::take(&mut self.node_mut(id).regions)
     }
 
     /// Copies the ops of `body` here with its inputs bound to `arguments`; returns its outputs' values. The copies keep
-    /// their origins. `None` when `body` has a cycle or the arguments don't fit in number.
+    /// their origins, requirements come along, and the body's symbols become the arguments' extents. `None` when `body`
+    /// has a cycle or the arguments don't fit in number.
     pub fn inline(&mut self, body: &Function, arguments: &[Value]) -> Option<Vec<Value>> {
         if arguments.len() != body.inputs.len() {
             return None;
+        }
+        let renamed = self.extents_of(body, arguments);
+        let fitted;
+        let mut body = body;
+        if !renamed.is_empty() {
+            let mut copy = body.clone();
+            substitute(&mut copy, &|s| renamed.get(s).cloned());
+            fitted = copy;
+            body = &fitted;
         }
         let mut map: HashMap<NodeId, NodeId> = HashMap::new();
         let bound: HashMap<NodeId, Value> = body.inputs.iter().copied().zip(arguments.iter().copied()).collect();
@@ -492,8 +589,25 @@ impl Function {
             map.insert(id, copy);
         }
         for (symbol, facts) in &body.symbols {
-            self.symbols.entry(symbol.clone()).or_insert_with(|| facts.clone());
+            match renamed.get(symbol) {
+                Some(dim) => facts.about(dim).into_iter().for_each(|r| self.require(r)),
+                None => _ = self.symbols.entry(symbol.clone()).or_insert_with(|| facts.clone()),
+            }
         }
+        body.requirements.iter().for_each(|r| self.require(r.clone()));
         body.outputs.iter().map(|o| resolve(&map, &o.value)).collect()
+    }
+
+    /// What symbols of a body's inputs are here, where the arguments spell their extents differently.
+    fn extents_of(&self, body: &Function, arguments: &[Value]) -> BTreeMap<Symbol, Dim> {
+        let mut found = BTreeMap::new();
+        for (input, argument) in body.input_values().zip(arguments) {
+            let (Some(inner), Some(outer)) = (body.ty(input).tensor(), self.ty(*argument).tensor()) else { continue };
+            for (symbol, dim) in inner.dims.iter().zip(&outer.dims).filter_map(|(i, o)| Some((i.as_symbol()?, o))) {
+                found.entry(symbol.clone()).or_insert_with(|| dim.clone());
+            }
+        }
+        found.retain(|symbol, dim| dim.as_symbol() != Some(symbol));
+        found
     }
 }

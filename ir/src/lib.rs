@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Rooms, in the order that a newcomer reads them: [`types`] (elements, extents), [`tensor`] (constant data), [`op`]
-//! (the core op set, one table), [`graph`] (functions), [`module`], [`origin`], [`builder`], [`order`] (of sums),
+//! (the core op set, one table), [`graph`] (functions), [`module`], [`requirement`] (of extents), [`origin`], [`builder`], [`order`] (of sums),
 //! [`value`] (what runs take and give), [`reference`](mod@reference) (what each op means), [`text`]
 //! (the .frit format), [`verify`] (what always holds).
 //!
@@ -26,6 +26,7 @@ pub mod op;
 pub mod order;
 pub mod origin;
 pub mod reference;
+pub mod requirement;
 pub mod substitute;
 pub mod tensor;
 #[doc(hidden)]
@@ -39,6 +40,7 @@ pub use graph::{Donation, Function, Node, NodeId, Output, Value};
 pub use module::{Module, Param};
 pub use op::{AttrValue, BinaryOp, Flag, Numerics, Op, OpClass, ReduceKind, ScatterKind, UnaryOp};
 pub use origin::Origin;
+pub use requirement::{Relation, Requirement};
 pub use tensor::{Tensor, TensorError};
 pub use types::{DType, Dim, Symbol, TensorType, ValueType};
 pub use value::{HostValue, MapKey};

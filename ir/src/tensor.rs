@@ -22,7 +22,7 @@ pub struct Tensor {
 enum Storage {
     /// Kept in words, so that views of every element type are aligned; `len` bytes are valid.
     Owned {
-        words: Arc<[u64]>,
+        words: Arc<Vec<u64>>,
         len: usize,
     },
     Mapped {
@@ -47,6 +47,12 @@ pub enum TensorError {
         expected: usize,
         /// Bytes (elements) given.
         found: usize,
+    },
+    /// The system gives no memory for the bytes.
+    #[error("no memory for the {bytes} bytes of a tensor")]
+    Memory {
+        /// How many.
+        bytes: usize,
     },
     /// Numbers given for a string tensor or the reverse.
     #[error("a {0} tensor can't hold this kind of data")]
@@ -78,9 +84,12 @@ impl Tensor {
             return Err(TensorError::Kind(dtype));
         }
         check_size(dtype, shape, bytes.len())?;
-        let mut words = vec![0u64; bytes.len().div_ceil(8)];
+        let count = bytes.len().div_ceil(8);
+        let mut words: Vec<u64> = Vec::new();
+        words.try_reserve_exact(count).map_err(|_| TensorError::Memory { bytes: bytes.len() })?;
+        words.resize(count, 0);
         bytemuck::cast_slice_mut::<u64, u8>(&mut words)[..bytes.len()].copy_from_slice(bytes);
-        Ok(Tensor { dtype, shape: shape.to_vec(), data: Storage::Owned { words: words.into(), len: bytes.len() } })
+        Ok(Tensor { dtype, shape: shape.to_vec(), data: Storage::Owned { words: Arc::new(words), len: bytes.len() } })
     }
 
     /// From elements of a plain type of the same size as `dtype`'s, which are copied.

@@ -25,4 +25,6 @@ pub use artifact::{Opened, open_artifact};
 #[cfg(feature = "jit")]
 pub use compile::{CompileOptions, Compiled, Runner};
 pub use load::{CodeSource, LoadError, load_module};
-pub use session::{Context, InputRef, Model, ModelError, Output, RunError, StateBuffer, TensorView};
+pub use session::{
+    Context, InputRef, Model, ModelError, Output, RunError, StateBuffer, TensorView, default_memory_limit,
+};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use frit_ir::types::dim::{Atom, Terms};
-use frit_ir::{DType, Dim, Symbol, TensorType, ValueType};
+use frit_ir::{DType, Dim, Relation, Symbol, TensorType, ValueType};
 
 use super::ArtifactError;
 use super::codec::{Codec, Reader, damaged, record, variants};
@@ -103,8 +103,12 @@ variants! {
     Guard {
         0 Extent { input, axis, dim };
         1 Value { input, constant };
-        2 Equal { left, right, origin };
-        3 Broadcast { from, to, origin };
+        2 Relation { relation, left, right, what, origin };
+    }
+    Relation {
+        0 Equal;
+        1 AtMost;
+        2 OneOr;
     }
     Place {
         0 Input(index);
@@ -136,7 +140,7 @@ variants! {
         4 Concat { axis };
     }
     Step {
-        0 Kernel { kernel, arguments, dims, phases };
+        0 Kernel { kernel, arguments, lens, dims, phases };
         1 Library { call, operands, results, origin };
         2 Compact { mask, result, symbol };
         3 If { condition, then, otherwise, arguments, results, binds, origin };

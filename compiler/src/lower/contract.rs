@@ -121,7 +121,7 @@ fn guarded(
     dtype: DType,
 ) -> Result<Reg, LowerError> {
     let (inside, clamped) = e.inside(source, dims);
-    let (a, b) = (e.emit(x, &clamped)?, e.emit(w, weight)?);
+    let (a, b) = (e.emit_moved(x, &clamped, source, dims)?, e.emit(w, weight)?);
     let term = product(e, a, b, dtype);
     let condition = match (inside, also) {
         (Some(a), Some(b)) => Some(e.kb.binary(BinaryOp::And, a, b)),

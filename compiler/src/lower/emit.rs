@@ -28,6 +28,8 @@ pub(crate) struct Emitter<'a> {
     /// Row-major position of the current row.
     pub(crate) row: Dim,
     known: Vec<HashMap<(Value, Vec<Dim>), Reg>>,
+    /// How many indices around were moved inside of extents that may be 0.
+    unsure: u32,
 }
 
 type Emitted = Result<Reg, LowerError>;
@@ -50,6 +52,7 @@ impl<'a> Emitter<'a> {
             rows: HashMap::new(),
             row: Dim::ZERO,
             known: Vec::new(),
+            unsure: 0,
         }
     }
 
@@ -137,8 +140,22 @@ impl<'a> Emitter<'a> {
     /// Loads from memory.
     pub(crate) fn load(&mut self, buffer: BufferId, value: Value, index: &[Dim]) -> Emitted {
         let dims = self.dims(value)?;
-        let position = self.ranges.simplify(&linearize(index, &dims));
+        let mut position = self.ranges.simplify(&linearize(index, &dims));
+        let len = Dim::product(&dims);
+        if self.unsure > 0 && !(self.ranges.nonnegative(&position) && self.ranges.less(&position, &len)) {
+            position = position.minimum(&(&len - &Dim::ONE)).maximum(&Dim::ZERO);
+        }
         Ok(self.kb.load(buffer, position))
+    }
+
+    /// An element at an index moved inside of extents, which may be 0 and have no inside: its value is not used then,
+    /// and loads stay at the start of their memory whatever views lie between.
+    pub(crate) fn emit_moved(&mut self, value: Value, index: &[Dim], from: &[Dim], dims: &[Dim]) -> Emitted {
+        let unsure = index.iter().zip(from).zip(dims).any(|((to, from), d)| to != from && d.known().is_none());
+        self.unsure += u32::from(unsure);
+        let element = self.emit(value, index);
+        self.unsure -= u32::from(unsure);
+        element
     }
 
     /// x y + z, where a sum may round once: the product is used nowhere else and not in memory.
@@ -385,7 +402,7 @@ impl<'a> Emitter<'a> {
         match self.inside(source, &dims) {
             (None, _) => self.emit(x, source),
             (Some(inside), clamped) => {
-                let element = self.emit(x, &clamped)?;
+                let element = self.emit_moved(x, &clamped, source, &dims)?;
                 Ok(self.kb.select(inside, element, fill))
             }
         }
@@ -448,7 +465,7 @@ impl<'a> Emitter<'a> {
         match self.inside(&source, &size) {
             (None, _) => self.emit(operands[1], &source),
             (Some(inside), clamped) => {
-                let new = self.emit(operands[1], &clamped)?;
+                let new = self.emit_moved(operands[1], &clamped, &source, &size)?;
                 Ok(self.kb.select(inside, new, old))
             }
         }
@@ -466,7 +483,7 @@ impl<'a> Emitter<'a> {
             if dims[axis] != Dim::ZERO && !reaches && !passes {
                 let mut source = index.to_vec();
                 source[axis] = self.ranges.simplify(&local.maximum(&Dim::ZERO).minimum(&(&dims[axis] - &Dim::ONE)));
-                let element = self.emit(operand, &source)?;
+                let element = self.emit_moved(operand, &source, index, &dims)?;
                 result = Some(match result {
                     None => element,
                     Some(before) => {

@@ -8,7 +8,8 @@
 use std::collections::{HashMap, HashSet};
 
 use frit_ir::{
-    DType, Dim, Function, Module, Node, NodeId, Numerics, Op, OpClass, Origin, Symbol, Tensor, Value, ValueType,
+    DType, Dim, Function, Module, Node, NodeId, Numerics, Op, OpClass, Origin, Relation, Symbol, Tensor, Value,
+    ValueType,
 };
 
 use super::{
@@ -21,6 +22,7 @@ use crate::lower::{Argument, LowerError, Lowered, lower};
 use crate::schedule::Schedule;
 
 mod append;
+mod guards;
 mod inplace;
 mod library;
 mod lives;
@@ -195,6 +197,8 @@ struct PlanBuilder<'m> {
 pub(super) struct Building {
     program: Program,
     dims: HashMap<Dim, DimId>,
+    /// Relations that have a guard.
+    required: HashSet<(Relation, DimId, DimId)>,
     /// Symbols that steps bind.
     late: Vec<Symbol>,
     /// Values that grow in place.
@@ -297,6 +301,7 @@ impl PlanBuilder<'_> {
         let mut b = Building {
             program: Program { name: name.to_owned(), ..Program::default() },
             dims: HashMap::new(),
+            required: HashSet::new(),
             late: late_symbols(function),
             appends: Appends::default(),
             depth: 0,
@@ -316,6 +321,7 @@ impl PlanBuilder<'_> {
         }
         bind_symbols(&mut b, function);
         let donations = if donate { function.donations.as_slice() } else { &[] };
+        b.require_all(function);
         let refused = self.appends(&mut b, function, donations)?;
         self.steps(&mut b, function, &mut slots)?;
         for (i, output) in function.outputs().iter().enumerate() {
@@ -437,21 +443,15 @@ impl PlanBuilder<'_> {
     fn node(&mut self, b: &mut Building, f: &Function, slots: &mut Slots, id: NodeId) -> Result<(), BuildError> {
         let node = f.node(id);
         let origin = node.origin.to_string();
+        b.require_needs(f, id);
         if b.depth == 0 && self.append(b, f, slots, id)? {
             return Ok(());
         }
         match &node.op {
             Op::Input { .. } | Op::Constant { .. } | Op::Param { .. } | Op::Absent {} => Ok(()),
-            Op::Reshape { dims } => {
+            Op::Reshape { .. } => {
                 let operand = node.operands()[0];
                 let of = self.read_any(b, f, slots, operand)?;
-                if let Some(from) = f.ty(operand).tensor() {
-                    let (left, right) = (from.numel(), Dim::product(dims));
-                    if left != right {
-                        let (left, right) = (b.dim(&left), b.dim(&right));
-                        b.program.guards.push(Guard::Equal { left, right, origin });
-                    }
-                }
                 let ty = &node.results()[0];
                 let slot = match b.reshaped(of, ty) {
                     Some(slot) => slot,
@@ -471,6 +471,7 @@ impl PlanBuilder<'_> {
                 match lower(&body, &kernel_name(region), self.numerics) {
                     Ok(lowered) => {
                         let results = self.new_results(b, node, id, slots);
+                        b.require_body(region);
                         self.kernel(b, lowered, &operands, &results, count_ops(region), &node.origin)
                     }
                     Err(error) => {
@@ -569,6 +570,7 @@ impl PlanBuilder<'_> {
         let node = f.node(id);
         let region = &node.regions()[0];
         let operands = self.read_all_any(b, f, slots, node.operands())?;
+        b.require_all(region);
         let mut inner: Slots = region.input_values().zip(operands).collect();
         b.depth += 1;
         let done = self.steps(b, region, &mut inner);
@@ -600,16 +602,6 @@ impl PlanBuilder<'_> {
     /// One op as a kernel of its own.
     fn lone(&mut self, b: &mut Building, f: &Function, slots: &mut Slots, id: NodeId) -> Result<(), BuildError> {
         let node = f.node(id);
-        if let Op::Broadcast { dims, axes } = &node.op
-            && let Some(from) = f.ty(node.operands()[0]).tensor()
-        {
-            for (extent, &axis) in from.dims.iter().zip(axes) {
-                if *extent != Dim::ONE && *extent != dims[axis] {
-                    let (from, to) = (b.dim(extent), b.dim(&dims[axis]));
-                    b.program.guards.push(Guard::Broadcast { from, to, origin: node.origin.to_string() });
-                }
-            }
-        }
         let (body, outside) = lone_body(f, node)?;
         let mut operands = self.read_all_any(b, f, slots, &outside)?;
         let ops = count_ops(&body);
@@ -650,6 +642,7 @@ impl PlanBuilder<'_> {
         let dims: Vec<DimId> = kernel.dims.iter().map(|d| b.dim(&d.value)).collect();
         let value_of = |s: &Symbol| kernel.dims.iter().find(|d| d.symbol == *s).map(|d| d.value.clone());
         let phases = kernel.phases.iter().map(|p| b.dim(&p.extent.substitute(&value_of))).collect();
+        let lens = kernel.arguments().map(|(_, buffer)| b.dim(&buffer.len.substitute(&value_of))).collect();
         let origin = origin.to_string();
         let plan = &mut self.built.plan;
         plan.kernels.push(PlanKernel {
@@ -663,7 +656,7 @@ impl PlanBuilder<'_> {
         let id = KernelId(plan.kernels.len() as u32 - 1);
         self.built.kernels.push(KernelSource { kernel, schedule, origin });
         b.program.ops += ops;
-        b.push(Step::Kernel { kernel: id, arguments: slots, dims, phases });
+        b.push(Step::Kernel { kernel: id, arguments: slots, lens, dims, phases });
         Ok(())
     }
 }

@@ -74,8 +74,7 @@ impl Checker<'_> {
                     ensure((*input as usize) < inputs.len(), || format!("input {input} does not exist"))?;
                     self.constant(constant.index())?;
                 }
-                Guard::Equal { left, right, .. } => self.dims([left, right])?,
-                Guard::Broadcast { from, to, .. } => self.dims([from, to])?,
+                Guard::Relation { left, right, .. } => self.dims([left, right])?,
             }
         }
         for dim in dims {
@@ -220,15 +219,18 @@ impl Checker<'_> {
 
     fn step(&self, step: &Step) -> Checked {
         match step {
-            Step::Kernel { kernel, arguments, dims, phases } => {
+            Step::Kernel { kernel, arguments, lens, dims, phases } => {
                 let Some(code) = self.plan.kernels.get(kernel.index()) else {
                     return Err(format!("kernel {} does not exist", kernel.0));
                 };
                 ensure(code.phases.len() == phases.len(), || {
                     format!("kernel `{}` has {} phases, not {}", code.name, code.phases.len(), phases.len())
                 })?;
+                ensure(lens.len() == arguments.len(), || {
+                    format!("kernel `{}` has {} arguments and {} lengths", code.name, arguments.len(), lens.len())
+                })?;
                 self.slots(arguments)?;
-                self.dims(dims.iter().chain(phases))
+                self.dims(dims.iter().chain(lens).chain(phases))
             }
             Step::Library { call, operands, results, .. } => {
                 self.slots(operands.iter().chain(results))?;

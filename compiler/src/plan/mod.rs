@@ -13,7 +13,8 @@
 //!
 //! What always holds: P1 a step reads only slots that an earlier step (or the caller) wrote; P2 two arena slots whose
 //! lives overlap do not overlap in memory; P3 every extent a step uses is bound before it; P4 no step reads a donated
-//! input after a step that writes over it ([`State`]).
+//! input after a step that writes over it ([`State`]); P5 what its ops need of extents is guarded, so that no
+//! kernel leaves its buffers.
 
 pub mod build;
 mod check;
@@ -21,7 +22,7 @@ pub mod memory;
 
 use std::fmt;
 
-use frit_ir::{DType, Dim, Symbol, Tensor, ValueType};
+use frit_ir::{DType, Dim, Relation, Symbol, Tensor, ValueType};
 
 use crate::cpu::abi::PhaseCode;
 
@@ -204,7 +205,7 @@ pub struct Bind {
     pub axis: u32,
 }
 
-/// What must hold before any step runs.
+/// What must hold before any step runs, or as soon as the steps that bind its symbols have run.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Guard {
     /// An input's extent equals an entry of the table.
@@ -223,22 +224,17 @@ pub enum Guard {
         /// What it must be.
         constant: ConstantId,
     },
-    /// Two entries of the table are equal; the text says which op needs it.
-    Equal {
+    /// Two entries of the table stand in a relation.
+    Relation {
+        /// Which.
+        relation: Relation,
         /// One.
         left: DimId,
         /// The other.
         right: DimId,
-        /// Which op.
-        origin: String,
-    },
-    /// An extent that is repeated is 1 or the result's already.
-    Broadcast {
-        /// The operand's extent.
-        from: DimId,
-        /// The result's.
-        to: DimId,
-        /// Which op.
+        /// Which extents they are.
+        what: String,
+        /// The op that needs it.
         origin: String,
     },
 }
@@ -289,6 +285,8 @@ pub enum Step {
         kernel: KernelId,
         /// Its argument buffers.
         arguments: Vec<SlotId>,
+        /// Elements that it may touch of each; a shorter one is refused.
+        lens: Vec<DimId>,
         /// Its dims.
         dims: Vec<DimId>,
         /// Outer iterations of each phase.

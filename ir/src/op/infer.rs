@@ -227,6 +227,7 @@ fn results(op: &Op, operands: &[&ValueType], regions: &[Signature]) -> Checked<V
             let mut dims = x.dims.clone();
             dims.splice(*axis..=*axis, indices.dims.iter().cloned());
             extents(&dims)?;
+            some_of_nothing(&x.dims[*axis], &dims)?;
             one(TensorType::new(x.dtype, dims))
         }
         Op::Scatter { axis, .. } => {
@@ -239,6 +240,7 @@ fn results(op: &Op, operands: &[&ValueType], regions: &[Signature]) -> Checked<V
             dims[*axis] = indices.dims[0].clone();
             let expected = TensorType::new(x.dtype, dims);
             ensure(*updates == expected, || format!("updates are {updates}, expected {expected}"))?;
+            some_of_nothing(&x.dims[*axis], &updates.dims)?;
             one(x.clone())
         }
         Op::Window { axes, sizes, strides, dilations, low, high } => {
@@ -382,6 +384,13 @@ fn results(op: &Op, operands: &[&ValueType], regions: &[Signature]) -> Checked<V
 
 fn arithmetic(dtype: DType) -> Checked<()> {
     ensure(dtype != DType::Str && !dtype.is_storage_only(), || format!("not defined on {dtype}"))
+}
+
+/// An axis without elements is not looked up: no index is inside.
+fn some_of_nothing(extent: &Dim, dims: &[Dim]) -> Checked<()> {
+    ensure(*extent != Dim::ZERO || Dim::product(dims).known().is_none_or(|n| n == 0), || {
+        "an axis of extent 0 is indexed".to_owned()
+    })
 }
 
 /// Equal, or not both known.

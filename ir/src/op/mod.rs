@@ -11,6 +11,7 @@
 
 pub mod attr;
 pub mod infer;
+pub mod needs;
 
 use std::collections::BTreeMap;
 

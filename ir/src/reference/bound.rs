@@ -137,6 +137,7 @@ impl Tracker<'_> {
             }
             Ok(true)
         })?;
+        super::extents::check_requirements(function, &frame.symbols)?;
         let missing = |name: &str| EvalError::Inputs {
             function: function.name.clone(),
             message: format!("output `{name}` has no value"),

@@ -68,6 +68,16 @@ pub enum EvalError {
         /// Its value.
         value: i64,
     },
+    /// Extents don't stand as the function requires.
+    #[error("`{origin}`: {message} ({what})")]
+    Requirement {
+        /// The op that asked for it.
+        origin: Origin,
+        /// Which extents.
+        what: String,
+        /// How they are and should be.
+        message: String,
+    },
     /// An extent can't be computed: a symbol is not bound, or the result is negative or too large.
     #[error("{at}: extent {dim} has no value of at least 0; a symbol in it is fixed by no input")]
     Unbound {

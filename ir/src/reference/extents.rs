@@ -83,6 +83,27 @@ pub(super) fn check_facts(function: &Function, symbols: &Symbols) -> Result<(), 
     Ok(())
 }
 
+/// Checks the requirements of a function whose symbols are bound; the others' turn comes once an op has bound them.
+pub(super) fn check_requirements(function: &Function, symbols: &Symbols) -> Result<(), EvalError> {
+    for requirement in function.requirements() {
+        let mut open = false;
+        for dim in [&requirement.left, &requirement.right] {
+            dim.visit_symbols(&mut |s| open |= !symbols.contains_key(s));
+        }
+        if open {
+            continue;
+        }
+        let message = match (eval(&requirement.left, symbols), eval(&requirement.right, symbols)) {
+            (Some(a), Some(b)) if requirement.relation.holds(a, b) => continue,
+            (Some(a), Some(b)) => requirement.relation.broken((&requirement.left, a), (&requirement.right, b)),
+            _ => format!("{requirement} can't be computed"),
+        };
+        let what = requirement.what.clone();
+        return Err(EvalError::Requirement { origin: requirement.origin.clone(), what, message });
+    }
+    Ok(())
+}
+
 /// The op with its extents as numbers; the error is the extent that has none.
 pub(super) fn concrete(op: &Op, symbols: &Symbols) -> Result<Op, Dim> {
     let number = |dim: &Dim| eval(dim, symbols).map(Dim::Known).ok_or_else(|| dim.clone());

@@ -178,6 +178,7 @@ impl<'m> Evaluator<'m> {
         let mut frame = Frame { values: HashMap::new(), symbols };
         self.enter(function, inputs, &mut frame)?;
         in_order(function, |id| self.visit(function, id, &mut frame))?;
+        extents::check_requirements(function, &frame.symbols)?;
         let missing = |name: &str| EvalError::Inputs {
             function: function.name.clone(),
             message: format!("output `{name}` has no value"),
@@ -221,6 +222,7 @@ impl<'m> Evaluator<'m> {
         }
         extents::bind(&shapes, &mut frame.symbols)?;
         extents::check_facts(function, &frame.symbols)?;
+        extents::check_requirements(function, &frame.symbols)?;
         frame.values.extend(function.input_values().zip(inputs));
         Ok(())
     }

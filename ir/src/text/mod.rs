@@ -9,6 +9,7 @@
 //! func @infer(%0 "x": f32[B, 784]) {              ; inputs: value, name, type
 //!   symbol B {min = 1, max = 128}                 ; what is known of a symbol
 //!   donate 0 -> 0                                 ; input 0's buffer may become output 0's
+//!   require equal(B, C) "what" at "add"           ; extents must agree (or: at_most, one_or)
 //!   %1 = param {name = "w"} : f32[784, 10] at "w"
 //!   %2 = dot_general(%0, %1) {lhs_batch = [], ..} : f32[B, 10] math(contract) at "fc" from "mlp.py:12"
 //!   %3 = if(%4, %2) : f32[B, 10] at "node_if"     ; regions follow their op; each sees only its inputs

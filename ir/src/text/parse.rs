@@ -16,6 +16,7 @@ use crate::module::{Module, Param};
 use crate::op::infer::{Signature, infer};
 use crate::op::{AttrValue, Numerics, Op};
 use crate::origin::Origin;
+use crate::requirement::{Relation, Requirement};
 use crate::types::{Symbol, ValueType};
 
 /// Reads a module. `name` stands for the text in messages.
@@ -130,6 +131,7 @@ impl<'t> Parser<'t, '_> {
                     let output = self.cursor.index("the index of an output")?;
                     f.donations.push(Donation { input, output });
                 }
+                Token::Word("require") => self.requirement(&mut f)?,
                 Token::Word("return") => break,
                 _ => self.op(&mut f, &mut scope, depth)?,
             }
@@ -192,6 +194,29 @@ impl<'t> Parser<'t, '_> {
             None => Ok(()),
             Some(_) => self.cursor.fail_at(start, format!("the facts of `{name}` are given twice")),
         }
+    }
+
+    /// `require equal(a, b) "which they are" at "origin"`.
+    fn requirement(&mut self, f: &mut Function) -> Read<()> {
+        let line = self.cursor.line();
+        self.cursor.advance()?;
+        let start = self.cursor.offset();
+        let word = self.cursor.word("`equal`, `at_most` or `one_or`")?;
+        let Some(relation) = Relation::ALL.into_iter().find(|r| r.name() == word) else {
+            return self.cursor.fail_at(start, format!("expected `equal`, `at_most` or `one_or`, found `{word}`"));
+        };
+        self.cursor.expect('(')?;
+        let left = self.cursor.dim(0, false)?;
+        self.cursor.expect(',')?;
+        let right = self.cursor.dim(0, false)?;
+        self.cursor.expect(')')?;
+        let what = match self.cursor.peek() {
+            Token::Text(_) => self.cursor.quoted_text("a quoted text")?,
+            _ => String::new(),
+        };
+        let origin = self.origin()?.unwrap_or_else(|| Origin::named(format!("line {line}")));
+        f.require(Requirement { relation, left, right, what, origin });
+        Ok(())
     }
 
     fn op(&mut self, f: &mut Function, scope: &mut Scope<'t>, depth: usize) -> Read<()> {
@@ -277,6 +302,12 @@ impl<'t> Parser<'t, '_> {
                 Ok(())
             })?;
         }
+        Ok((numerics, self.origin()?))
+    }
+
+    /// Where something came from; `None`: the text does not say.
+    fn origin(&mut self) -> Read<Option<Origin>> {
+        let c = &mut self.cursor;
         let mut origin: Option<Origin> = None;
         if c.eat_word("at")? {
             let at = origin.get_or_insert_default();
@@ -287,7 +318,7 @@ impl<'t> Parser<'t, '_> {
         if c.eat_word("from")? {
             origin.get_or_insert_default().source = Some(c.quoted_text("a quoted place in a source file")?.into());
         }
-        Ok((numerics, origin))
+        Ok(origin)
     }
 
     fn result_types(

@@ -181,6 +181,12 @@ impl Printer<'_> {
         for donation in &f.donations {
             self.line(depth + 1, &format!("donate {} -> {}", donation.input, donation.output));
         }
+        for requirement in f.requirements() {
+            let what =
+                if requirement.what.is_empty() { String::new() } else { format!(" {}", quote(&requirement.what)) };
+            let origin = self.origin(&requirement.origin);
+            self.line(depth + 1, &format!("require {requirement}{what}{origin}"));
+        }
         let inputs: HashSet<NodeId> = f.inputs().iter().copied().collect();
         for id in f.toposort().unwrap_or_else(|| f.nodes()) {
             if let Some(node) = f.get(id).filter(|_| !inputs.contains(&id)) {
@@ -240,14 +246,22 @@ impl Printer<'_> {
         if !flags.is_empty() {
             let _ = write!(text, " math({})", flags.join(", "));
         }
-        if !self.options.origins || default == Some(&node.origin) {
+        if default != Some(&node.origin) {
+            text.push_str(&self.origin(&node.origin));
+        }
+        text
+    }
+
+    fn origin(&self, origin: &Origin) -> String {
+        let mut text = String::new();
+        if !self.options.origins {
             return text;
         }
         let source = match self.options.short_sources {
-            true => node.origin.short_source(),
-            false => node.origin.source.as_deref().map(str::to_owned),
+            true => origin.short_source(),
+            false => origin.source.as_deref().map(str::to_owned),
         };
-        match (node.origin.name.as_deref(), source.as_deref()) {
+        match (origin.name.as_deref(), source.as_deref()) {
             (None, None) => text.push_str(" at none"),
             (name, source) => {
                 for (word, part) in [("at", name), ("from", source)] {

@@ -4,7 +4,7 @@ use super::*;
 use crate::graph::{Donation, Function, SymbolFacts};
 use crate::op::{AttrValue, BinaryOp, Numerics, Op};
 use crate::types::{DType, Dim, Symbol, TensorType, ValueType};
-use crate::{Origin, Param, Tensor};
+use crate::{Origin, Param, Relation, Requirement, Tensor};
 use std::collections::BTreeMap;
 
 /// Reads what is printed, compares the texts, and gives the module read.
@@ -46,6 +46,11 @@ fn everything() -> Module {
     f.symbols.insert(Symbol::new("B"), SymbolFacts { min: 1, max: Some(64), multiple_of: 2 });
     f.symbols.insert(Symbol::new("N"), SymbolFacts::default());
     f.donations.push(Donation { input: 0, output: 1 });
+    for (relation, what) in [(Relation::Equal, "axis 0"), (Relation::AtMost, ""), (Relation::OneOr, "a \"b\"")] {
+        let (left, right) = (Dim::symbol("B"), (&Dim::symbol("B") - &Dim::Known(3)).floordiv(&Dim::Known(2)));
+        let origin = Origin { name: Some("add".into()), source: Some("m.py:9".into()) };
+        f.require(Requirement { relation, left, right, what: what.to_owned(), origin });
+    }
     let origin = Origin { name: Some("add\t1".into()), source: Some("m.py:7 in forward".into()) };
     let add = f.add_op_with(Op::Binary(BinaryOp::Add), &[x, x], vec![], &origin, Numerics::FAST).expect("types agree");
     let sum = crate::Value { node: add, result: 0 };
@@ -115,6 +120,7 @@ fn every_part_of_a_module_survives() {
     assert_eq!(read.source, module.source);
     let (f, g) = (&module.functions["infer"], &read.functions["infer"]);
     assert_eq!((&f.symbols, &f.donations), (&g.symbols, &g.donations));
+    assert_eq!((f.requirements().len(), f.requirements()), (3, g.requirements()));
     for (a, b) in f.toposort().expect("no cycle").into_iter().zip(g.toposort().expect("no cycle")) {
         let (a, b) = (f.node(a), g.node(b));
         assert_eq!((&a.origin, a.numerics, a.results()), (&b.origin, b.numerics, b.results()));

@@ -18,6 +18,9 @@ pub(super) fn check(f: &Function, path: &str, depth: usize, report: &mut Report)
         report.add(Invariant::V3, path, None, "its ops form a cycle");
     }
     inputs(f, path, depth, report);
+    for requirement in f.requirements().iter().filter(|r| r.origin.is_empty()) {
+        report.add(Invariant::V7, path, None, format!("the requirement {requirement} has no origin"));
+    }
     for output in f.outputs() {
         if type_of(f, output.value).is_none() {
             let message = format!("output \"{}\" is no result of an op", output.name);

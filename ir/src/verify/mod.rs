@@ -51,7 +51,7 @@ invariants! {
     V5 "Inputs of a function have different names, and so have its outputs."
     V6 "Counts of operands and regions are what the op takes; result types are what inference gives; regions take what \
         their op hands them."
-    V7 "Every op has an origin."
+    V7 "Every op and every requirement has an origin."
     V8 "A `param` names a parameter of the store that has its type."
     V9 "A `call` names a function of the module; operand and result types fit it, its symbols bound alike throughout."
     V10 "No function calls itself, by itself or through others."

@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 
 use super::{Invariant, Report};
 use crate::graph::{Function, Node};
-use crate::op::{AttrValue, Op, OpClass};
+use crate::op::{Op, OpClass};
+use crate::substitute::{symbols_of_attribute, symbols_of_type};
 use crate::types::{Dim, Symbol, ValueType};
 
 /// Checks a function of the module with all its regions.
@@ -38,11 +39,29 @@ pub(super) fn check(f: &Function, name: &str, report: &mut Report) {
                 report.add(Invariant::V11, name, Some(node), message);
             }
         };
-        node.results().iter().for_each(|ty| in_type(ty, &mut used));
+        node.results().iter().for_each(|ty| symbols_of_type(ty, &mut used));
         if node.op.class() != OpClass::Foreign {
-            node.op.attributes().iter().for_each(|(_, value)| in_attribute(value, &mut used));
+            node.op.attributes().iter().for_each(|(_, value)| symbols_of_attribute(value, &mut used));
         }
     });
+    requirements(f, 0, &bound, name, report);
+}
+
+fn requirements(f: &Function, depth: usize, bound: &BTreeSet<Symbol>, name: &str, report: &mut Report) {
+    for requirement in f.requirements() {
+        for dim in [&requirement.left, &requirement.right] {
+            dim.visit_symbols(&mut |s| {
+                if !bound.contains(s) {
+                    let message = format!("the requirement {requirement} mentions {s}, which nothing binds");
+                    report.add(Invariant::V11, name, None, message);
+                }
+            });
+        }
+    }
+    if depth < super::MAX_DEPTH {
+        let regions = |id| f.get(id).into_iter().flat_map(Node::regions);
+        f.nodes().into_iter().flat_map(regions).for_each(|r| requirements(r, depth + 1, bound, name, report));
+    }
 }
 
 /// The symbols that an op gives a value.
@@ -53,38 +72,14 @@ fn bind(node: &Node, bound: &mut BTreeSet<Symbol>) {
     match &node.op {
         Op::Compact { count } => make(count),
         Op::Loop { trips, .. } => trips.as_symbol().into_iter().for_each(make),
-        Op::SequenceConstruct { element } => in_type(element, &mut make),
+        Op::SequenceConstruct { element } => symbols_of_type(element, &mut make),
         Op::Onnx { .. } | Op::Absent {} | Op::Call { .. } => {
-            node.results().iter().for_each(|ty| in_type(ty, &mut make));
+            node.results().iter().for_each(|ty| symbols_of_type(ty, &mut make));
         }
         Op::Input { .. } => node.results().iter().for_each(|ty| match ty {
             ValueType::Tensor(t) => t.dims.iter().filter_map(Dim::as_symbol).for_each(&mut make),
-            other => in_type(other, &mut make),
+            other => symbols_of_type(other, &mut make),
         }),
         _ => {}
-    }
-}
-
-fn in_type(ty: &ValueType, each: &mut dyn FnMut(&Symbol)) {
-    match ty {
-        ValueType::Tensor(t) => t.dims.iter().for_each(|d| d.visit_symbols(each)),
-        ValueType::Sequence(e) | ValueType::Optional(e) | ValueType::Map(_, e) => in_type(e, each),
-        ValueType::Unknown => {}
-    }
-}
-
-fn in_attribute(value: &AttrValue, each: &mut dyn FnMut(&Symbol)) {
-    match value {
-        AttrValue::Dim(d) => d.visit_symbols(each),
-        AttrValue::Type(ty) => in_type(ty, each),
-        AttrValue::List(items) => items.iter().for_each(|v| in_attribute(v, each)),
-        AttrValue::Dict(items) => items.values().for_each(|v| in_attribute(v, each)),
-        AttrValue::Int(_)
-        | AttrValue::Float(_)
-        | AttrValue::Bool(_)
-        | AttrValue::Str(_)
-        | AttrValue::Word(_)
-        | AttrValue::DType(_)
-        | AttrValue::Tensor(_) => {}
     }
 }

@@ -7,7 +7,8 @@ use std::ops::{Deref, DerefMut};
 
 use frit_ir::builder::Builder;
 use frit_ir::{
-    AttrValue, BinaryOp, DType, Dim, Function, Op, ReduceKind, Symbol, Tensor, TensorType, UnaryOp, Value, ValueType,
+    AttrValue, BinaryOp, DType, Dim, Function, Op, ReduceKind, Relation, Requirement, Symbol, Tensor, TensorType,
+    UnaryOp, Value, ValueType,
 };
 
 use super::driver::{Bound, Session};
@@ -244,6 +245,31 @@ impl Ctx<'_, '_> {
     /// A fresh extent that depends on data.
     pub(super) fn fresh(&self, what: &str) -> Symbol {
         self.session.fresh(what)
+    }
+
+    // ---- extents ----
+
+    /// States a requirement that ops alone would not ask for; one that can't hold is refused at once.
+    pub(super) fn require(
+        &mut self,
+        relation: Relation,
+        left: &Dim,
+        right: &Dim,
+        what: impl Into<String>,
+    ) -> Ruled<()> {
+        let (left, right, what, origin) = (left.clone(), right.clone(), what.into(), self.b.origin.clone());
+        if let (Some(a), Some(b)) = (left.known(), right.known())
+            && !relation.holds(a, b)
+        {
+            return invalid(format!("{what}: {}", relation.broken((&left, a), (&right, b))));
+        }
+        self.b.function.require(Requirement { relation, left, right, what, origin });
+        Ok(())
+    }
+
+    /// [`Ctx::require`] of equality.
+    pub(super) fn equal(&mut self, left: &Dim, right: &Dim, what: impl Into<String>) -> Ruled<()> {
+        self.require(Relation::Equal, left, right, what)
     }
 
     // ---- core ops ----

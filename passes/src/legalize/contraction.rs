@@ -180,6 +180,9 @@ impl Term {
             .find_map(|b| self.labels.iter().take(b).position(|l| Some(l) == self.labels.get(b)).map(|a| (a, b)))
         {
             let dims = c.shape(self.value)?;
+            if let (Some(a), Some(b)) = (dims.get(first), dims.get(second)) {
+                c.equal(a, b, "axes of one letter")?;
+            }
             let (i, j) = (c.iota(DType::I64, dims.clone(), first)?, c.iota(DType::I64, dims, second)?);
             let on = c.bin(BinaryOp::Eq, i, j)?;
             let zero = c.like(self.value, 0.0)?;

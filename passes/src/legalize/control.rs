@@ -152,10 +152,13 @@ fn loop_(c: &mut Ctx) -> Results {
         Some(v) => c.const_int(v, "the condition").ok(),
         None => Some(1),
     };
-    if let (Some(trips), Some(condition)) = (known_trips, known_condition)
-        && let Some(results) = written_out(c, body, &carried, &captured, if condition == 0 { 0 } else { trips })?
-    {
-        return Ok(results);
+    if let (Some(trips), Some(condition)) = (known_trips, known_condition) {
+        let stated = c.b.function.requirements().len();
+        if let Some(results) = written_out(c, body, &carried, &captured, if condition == 0 { 0 } else { trips })? {
+            return Ok(results);
+        }
+        // What trips asked for that are not written out after all.
+        c.b.function.retract_requirements(stated);
     }
     let trips = match trips {
         Some(v) => {

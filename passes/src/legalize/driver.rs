@@ -99,6 +99,8 @@ pub(super) fn run(module: &mut Module, options: &LegalizeOptions) -> Result<Lega
     if let Some((inputs, node)) = session.needs.take() {
         return Err(LegalizeError::NeedsValues { inputs: inputs.into_iter().collect(), node });
     }
+    // While every op is there: passes delete ops, what those needed stays.
+    functions.values_mut().for_each(Function::state_needs);
     let stats = LegalizeStats { replaced: session.replaced.get(), overruled: session.overruled.get() };
     module.functions = functions;
     Ok(stats)
@@ -123,7 +125,6 @@ fn symbols_of(module: &Module) -> HashSet<String> {
 
 fn entry(session: &Session<'_>, old: &Function) -> Result<Function, LegalizeError> {
     let mut target = Function::new(&old.name);
-    target.symbols = old.symbols.clone();
     target.donations = old.donations.clone();
     let (mut values, mut bound, mut slots) = (Values::default(), Bound::new(), HashMap::new());
     for (index, input) in old.input_values().enumerate() {
@@ -147,6 +148,8 @@ fn entry(session: &Session<'_>, old: &Function) -> Result<Function, LegalizeErro
         }
         slots.insert(input, Slot::Is(value));
     }
+    target.symbols = old.symbols.clone();
+    old.requirements().iter().for_each(|r| target.require(r.clone()));
     body(session, old, &mut target, &mut values, &bound, &mut slots)?;
     for output in old.outputs() {
         match slots.get(&output.value) {
@@ -202,6 +205,7 @@ pub(super) fn region(
 ) -> Result<Option<Function>, LegalizeError> {
     let mut target = Function::new(&old.name);
     target.symbols = old.symbols.clone();
+    old.requirements().iter().for_each(|r| target.require(r.clone()));
     let (mut values, mut bound, mut slots) = (Values::default(), Bound::new(), HashMap::new());
     for (input, argument) in old.input_values().zip(arguments) {
         let Op::Input { name, .. } = old.op(input) else { continue };
@@ -236,11 +240,17 @@ pub(super) fn body(
     slots: &mut HashMap<Value, Slot>,
 ) -> Result<(), LegalizeError> {
     let order = old.toposort().ok_or_else(|| LegalizeError::Cycle(old.name.clone()))?;
+    let live = old.live();
     for id in order {
         if matches!(old.node(id).op, Op::Input { .. }) {
             continue;
         }
+        let stated = target.requirements().len();
         let made = node(session, old, id, target, values, bound, slots)?;
+        if !live.contains(&id) {
+            // What nothing uses asks for nothing.
+            target.retract_requirements(stated);
+        }
         for result in 0..old.node(id).results().len() {
             let slot = match &made {
                 Some(made) => made.get(result).copied().unwrap_or(Slot::Poisoned),

@@ -1,9 +1,10 @@
 //! Look-ups and their inverse: gathers, scatters, one-hot, selections that depend on data.
 //!
 //! The core set gathers and scatters along one axis. Ops that index several axes at once go through the row-major
-//! position of each element: a flat view of the tensor, positions computed with integer arithmetic.
+//! position of each element: a flat view of the tensor, positions computed with integer arithmetic. Each axis's index is
+//! checked against its own extent there, since another element of the flat tensor would be found for one that leaves it.
 
-use frit_ir::{BinaryOp, DType, Dim, Op, ScatterKind, UnaryOp, Value};
+use frit_ir::{BinaryOp, DType, Dim, Op, Relation, ScatterKind, UnaryOp, Value};
 
 use super::context::{Ctx, Results};
 use super::error::{Ruled, invalid, unsupported};
@@ -35,7 +36,7 @@ pub(super) const TABLE: &[Row] = &[
     onnx("TensorScatter", tensor_scatter),
 ];
 
-/// Indices counted from the start. Known ones are checked against a known extent.
+/// Indices counted from the start. Known ones are checked against the extent; others are whoever uses them to check.
 pub(super) fn from_start(c: &mut Ctx, indices: Value, extent: &Dim) -> Ruled<Value> {
     let dtype = c.dtype(indices)?;
     if !dtype.is_int() {
@@ -46,6 +47,10 @@ pub(super) fn from_start(c: &mut Ctx, indices: Value, extent: &Dim) -> Ruled<Val
             && let Some(bad) = known.iter().find(|&&i| i < extent.saturating_neg() || i >= extent)
         {
             return invalid(format!("index {bad} is outside extent {extent}"));
+        }
+        if let (Some(low), Some(high)) = (known.iter().min(), known.iter().max()) {
+            c.require(Relation::AtMost, &high.saturating_add(1).into(), extent, "one more than the largest index")?;
+            c.require(Relation::AtMost, &low.saturating_neg().into(), extent, "the index furthest from the end")?;
         }
         if known.iter().all(|&i| i >= 0) {
             return Ok(indices);
@@ -88,11 +93,37 @@ fn strides(dims: &[Dim]) -> Vec<Dim> {
     (0..dims.len()).map(|a| Dim::product(dims.iter().skip(a + 1))).collect()
 }
 
+/// Indices counted from the start, and which of them lie inside the extent; `None`: all do.
+fn along_axis(c: &mut Ctx, indices: Value, extent: &Dim) -> Ruled<(Value, Option<Value>)> {
+    let known = c.known(indices).is_some();
+    let at = from_start(c, indices, extent)?;
+    let at = c.to(at, DType::I64)?;
+    if known {
+        return Ok((at, None));
+    }
+    let n = c.dim(extent.clone())?;
+    let below = c.bin(BinaryOp::Lt, at, n)?;
+    let negative = c.bin_s(BinaryOp::Lt, at, 0.0)?;
+    let not_negative = c.un(UnaryOp::Not, negative)?;
+    Ok((at, Some(c.bin(BinaryOp::And, not_negative, below)?)))
+}
+
+/// Positions where `inside`; elsewhere -1, which every lookup refuses. An index that leaves its axis would be another
+/// element of the flat tensor.
+fn refused_outside(c: &mut Ctx, positions: Value, inside: Option<Value>) -> Ruled<Value> {
+    match inside {
+        Some(inside) => {
+            let nowhere = c.i64s(&[], &[-1])?;
+            c.pick(inside, positions, nowhere)
+        }
+        None => Ok(positions),
+    }
+}
+
 /// Row-major positions in a tensor of `dims` where axis `axis` is looked up in `indices` and the others stay.
 fn element_positions(c: &mut Ctx, indices: Value, axis: usize, dims: &[Dim]) -> Ruled<Value> {
     let Some(extent) = dims.get(axis) else { return invalid("indices into a scalar") };
-    let at = from_start(c, indices, extent)?;
-    let at = c.to(at, DType::I64)?;
+    let (at, inside) = along_axis(c, indices, extent)?;
     let own = c.shape(indices)?;
     if own.len() != dims.len() {
         return invalid(format!("indices of rank {} into rank {}", own.len(), dims.len()));
@@ -102,13 +133,16 @@ fn element_positions(c: &mut Ctx, indices: Value, axis: usize, dims: &[Dim]) -> 
         Some(stride) => scaled(c, at, stride)?,
         None => at,
     };
+    for (other, (from, to)) in own.iter().zip(dims).enumerate().filter(|(other, _)| *other != axis) {
+        c.require(Relation::AtMost, from, to, format!("axis {other} of the indices and of what they look into"))?;
+    }
     for (other, stride) in strides.iter().enumerate() {
         if other != axis && dims.get(other) != Some(&Dim::ONE) {
             let term = positions(c, &own, other, stride)?;
             sum = c.add(sum, term)?;
         }
     }
-    Ok(sum)
+    refused_outside(c, sum, inside)
 }
 
 /// x as one dim.
@@ -136,12 +170,15 @@ fn row_positions(c: &mut Ctx, indices: Value, dims: &[Dim]) -> Ruled<Value> {
     let own = c.shape(indices)?;
     let Some(last) = own.len().checked_sub(1) else { return invalid("indices are a scalar") };
     let outer: Vec<Dim> = own.iter().take(last).cloned().collect();
-    let mut sum: Option<Value> = None;
+    let (mut sum, mut all): (Option<Value>, Option<Value>) = (None, None);
     for (k, (extent, stride)) in dims.iter().zip(strides(dims)).enumerate() {
         let column = c.part(indices, last, Dim::from(k), Dim::ONE)?;
         let column = c.b.reshape(column, outer.clone())?;
-        let at = from_start(c, column, extent)?;
-        let at = c.to(at, DType::I64)?;
+        let (at, inside) = along_axis(c, column, extent)?;
+        all = match (all, inside) {
+            (Some(all), Some(inside)) => Some(c.bin(BinaryOp::And, all, inside)?),
+            (all, inside) => all.or(inside),
+        };
         let term = scaled(c, at, &stride)?;
         sum = Some(match sum {
             Some(s) => c.add(s, term)?,
@@ -149,7 +186,7 @@ fn row_positions(c: &mut Ctx, indices: Value, dims: &[Dim]) -> Ruled<Value> {
         });
     }
     match sum {
-        Some(s) => Ok(s),
+        Some(s) => refused_outside(c, s, all),
         None => {
             let zero = c.i64s(&[], &[0])?;
             c.full(zero, outer)
@@ -203,12 +240,25 @@ fn scatter_kind(c: &Ctx) -> Ruled<ScatterKind> {
     })
 }
 
+/// Updates with the extents of what they belong to, which they must have.
+fn shaped_as(c: &mut Ctx, updates: Value, like: Value) -> Ruled<Value> {
+    let (own, dims) = (c.shape(updates)?, c.shape(like)?);
+    if own.len() != dims.len() {
+        return invalid(format!("updates of rank {} for indices of rank {}", own.len(), dims.len()));
+    }
+    for (axis, (a, b)) in own.iter().zip(&dims).enumerate() {
+        c.equal(a, b, format!("axis {axis} of updates and indices"))?;
+    }
+    Ok(c.b.reshape(updates, dims)?)
+}
+
 fn scatter_elements(c: &mut Ctx) -> Results {
     let (x, indices, updates) = (c.x(0)?, c.x(1)?, c.x(2)?);
     let dims = c.shape(x)?;
     let axis = c.axis(0, dims.len())?;
     let kind = scatter_kind(c)?;
     let at = element_positions(c, indices, axis, &dims)?;
+    let updates = shaped_as(c, updates, at)?;
     let (x, at, updates) = (flat(c, x)?, flat(c, at)?, flat(c, updates)?);
     let y = c.op(Op::Scatter { axis: 0, kind }, &[x, at, updates])?;
     Ok(vec![c.b.reshape(y, dims)?])

@@ -102,6 +102,9 @@ fn squeeze(c: &mut Ctx) -> Results {
         if let Some(extent) = dims.get(axis).and_then(Dim::known).filter(|&d| d != 1) {
             return invalid(format!("axis {axis} has extent {extent}: only an axis of extent 1 can be squeezed"));
         }
+        if let Some(extent) = dims.get(axis) {
+            c.equal(extent, &Dim::ONE, format!("axis {axis}, which is squeezed"))?;
+        }
     }
     let kept = dims.into_iter().enumerate().filter(|(a, _)| !axes.contains(a)).map(|(_, d)| d).collect();
     Ok(vec![c.b.reshape(x, kept)?])
@@ -146,6 +149,9 @@ pub(super) fn aligned(c: &mut Ctx, values: &[Value], axis: Option<usize>) -> Rul
             result.push(*value);
             continue;
         }
+        for (a, (d, common)) in shape.iter().zip(&common).enumerate().filter(|(a, _)| Some(*a) != axis) {
+            c.equal(d, common, format!("axis {a} of what is joined"))?;
+        }
         let merge =
             |(a, d): (usize, &Dim)| if Some(a) == axis { d.clone() } else { common.get(a).unwrap_or(d).clone() };
         let dims: Vec<Dim> = shape.iter().enumerate().map(merge).collect();
@@ -172,6 +178,7 @@ pub(super) fn split_sizes(c: &mut Ctx, extent: &Dim, parts: usize, sizes: Option
         {
             return invalid(format!("the parts add up to {t}, the axis has extent {e}"));
         }
+        c.equal(&total, extent, "the sum of the parts and the axis")?;
         return Ok(sizes);
     }
     if parts == 0 {
@@ -181,6 +188,9 @@ pub(super) fn split_sizes(c: &mut Ctx, extent: &Dim, parts: usize, sizes: Option
     let size = extent.ceildiv(&n);
     if c.version < 18 && extent.known().is_some_and(|e| Dim::Known(e).modulo(&n) != Dim::ZERO) {
         return invalid(format!("extent {extent} doesn't split into {parts} equal parts"));
+    }
+    if c.version < 18 {
+        c.equal(&extent.modulo(&n), &Dim::ZERO, format!("what is left of {parts} equal parts"))?;
     }
     let mut sizes = vec![size.clone(); parts - 1];
     let rest = extent - &(&size * &Dim::from(parts - 1));

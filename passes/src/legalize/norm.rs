@@ -2,7 +2,7 @@
 //!
 //! Everything is computed in f32 (f64 for f64) and rounded once, as ONNX Runtime does.
 
-use frit_ir::{BinaryOp, DType, Dim, Op, UnaryOp, Value};
+use frit_ir::{BinaryOp, DType, Dim, Op, Relation, UnaryOp, Value};
 
 use super::context::{Ctx, Results};
 use super::conv::lp_norm;
@@ -40,7 +40,13 @@ fn inverse_root(c: &mut Ctx, v: Value, epsilon: f64) -> Ruled<Value> {
 
 /// y scale + bias, both converted to the type of y.
 fn scaled(c: &mut Ctx, y: Value, scale: Option<Value>, bias: Option<Value>) -> Ruled<Value> {
-    let dtype = c.dtype(y)?;
+    let (dims, dtype) = (c.shape(y)?, c.dtype(y)?);
+    // They are repeated over y, never y over them.
+    for own in [scale, bias].into_iter().flatten().map(|v| c.shape(v)).collect::<Ruled<Vec<_>>>()? {
+        for (from, to) in own.iter().rev().zip(dims.iter().rev()) {
+            c.require(Relation::OneOr, from, to, "scale or bias along the input")?;
+        }
+    }
     let mut y = y;
     if let Some(scale) = scale {
         let scale = c.to(scale, dtype)?;
@@ -53,16 +59,20 @@ fn scaled(c: &mut Ctx, y: Value, scale: Option<Value>, bias: Option<Value>) -> R
     Ok(y)
 }
 
-/// Operand `i` as a vector along the channels of rank `rank`.
-fn channels(c: &mut Ctx, i: usize, rank: usize, dtype: DType) -> Ruled<Value> {
-    let v = c.x(i)?;
+/// Operand `i` as a vector along the channels of a tensor of those extents.
+fn channels(c: &mut Ctx, i: usize, dims: &[Dim], dtype: DType) -> Ruled<Value> {
+    let (v, rank) = (c.x(i)?, dims.len());
+    if let ([own], Some(channels)) = (c.shape(v)?.as_slice(), dims.get(1.min(rank.saturating_sub(1)))) {
+        c.require(Relation::OneOr, own, channels, format!("input {i} along the channels"))?;
+    }
     let v = c.to(v, dtype)?;
     along(c, v, 1.min(rank.saturating_sub(1)), rank)
 }
 
 fn batch_norm(c: &mut Ctx) -> Results {
     let x = c.x(0)?;
-    let (rank, dtype) = (c.rank(x)?, c.dtype(x)?);
+    let (dims, dtype) = (c.shape(x)?, c.dtype(x)?);
+    let rank = dims.len();
     if rank == 0 {
         return invalid("a scalar input");
     }
@@ -72,8 +82,8 @@ fn batch_norm(c: &mut Ctx) -> Results {
     let epsilon = c.float("epsilon")?.unwrap_or(1e-5);
     let wide = c.wide(dtype);
     let x = c.to(x, wide)?;
-    let (scale, bias) = (channels(c, 1, rank, wide)?, channels(c, 2, rank, wide)?);
-    let (mean, variance) = (channels(c, 3, rank, wide)?, channels(c, 4, rank, wide)?);
+    let (scale, bias) = (channels(c, 1, &dims, wide)?, channels(c, 2, &dims, wide)?);
+    let (mean, variance) = (channels(c, 3, &dims, wide)?, channels(c, 4, &dims, wide)?);
     let training = c.version >= 14 && c.flag("training_mode", false)?;
     let (used_mean, used_variance) = if training {
         let axes: Vec<usize> = (0..rank).filter(|&a| a != 1).collect();
@@ -104,12 +114,12 @@ fn batch_norm(c: &mut Ctx) -> Results {
 
 fn instance_norm(c: &mut Ctx) -> Results {
     let x = c.x(0)?;
-    let (rank, dtype) = (c.rank(x)?, c.dtype(x)?);
+    let (dims, dtype) = (c.shape(x)?, c.dtype(x)?);
     let epsilon = c.float("epsilon")?.unwrap_or(1e-5);
     let wide = c.wide(dtype);
     let x = c.to(x, wide)?;
-    let axes: Vec<usize> = (2..rank).collect();
-    let (scale, bias) = (channels(c, 1, rank, wide)?, channels(c, 2, rank, wide)?);
+    let axes: Vec<usize> = (2..dims.len()).collect();
+    let (scale, bias) = (channels(c, 1, &dims, wide)?, channels(c, 2, &dims, wide)?);
     let (centred, _, variance) = moments(c, x, &axes)?;
     let inverse = inverse_root(c, variance, epsilon)?;
     let y = c.mul(centred, inverse)?;
@@ -164,17 +174,17 @@ fn group_norm(c: &mut Ctx) -> Results {
     let mut split = vec![n.clone(), groups.clone(), channel_count.floordiv(&groups)];
     split.extend(dims.iter().skip(2).cloned());
     let rank = split.len();
-    let grouped = c.b.reshape(x, split)?;
+    let grouped = c.b.reshape(x, split.clone())?;
     let axes: Vec<usize> = (2..rank).collect();
     let (centred, _, variance) = moments(c, grouped, &axes)?;
     let inverse = inverse_root(c, variance, epsilon)?;
     let y = c.mul(centred, inverse)?;
     let y = if c.version < 21 {
-        let (scale, bias) = (channels(c, 1, rank, wide)?, channels(c, 2, rank, wide)?);
+        let (scale, bias) = (channels(c, 1, &split, wide)?, channels(c, 2, &split, wide)?);
         let y = scaled(c, y, Some(scale), Some(bias))?;
         c.b.reshape(y, dims)?
     } else {
-        let (scale, bias) = (channels(c, 1, dims.len(), wide)?, channels(c, 2, dims.len(), wide)?);
+        let (scale, bias) = (channels(c, 1, &dims, wide)?, channels(c, 2, &dims, wide)?);
         let y = c.b.reshape(y, dims)?;
         scaled(c, y, Some(scale), Some(bias))?
     };

@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use frit_ir::{Function, Module, NodeId, Op, Value};
+use frit_ir::substitute::visit_symbols;
+use frit_ir::{Function, Module, NodeId, Op, Symbol, Value};
 
 use crate::manager::{Context, Pass, PassError};
 
@@ -64,6 +65,27 @@ fn fixed_operands(op: &Op) -> Option<usize> {
     }
 }
 
+/// Takes captures off the list whose extents alone bind symbols that a region mentions.
+fn keep_bindings(region: &Function, shift: usize, unused: &mut BTreeSet<usize>) {
+    let symbols = |value: Value| -> Vec<Symbol> {
+        let dims = region.ty(value).tensor().map(|t| t.dims.clone()).unwrap_or_default();
+        dims.iter().filter_map(|d| d.as_symbol().cloned()).collect()
+    };
+    let mut mentioned: BTreeSet<Symbol> = BTreeSet::new();
+    visit_symbols(region, &mut |s| _ = mentioned.insert(s.clone()));
+    let inputs: Vec<Value> = region.input_values().collect();
+    for (_, input) in inputs.iter().enumerate().filter(|(i, _)| !unused.contains(&(i + shift))) {
+        symbols(*input).iter().for_each(|s| _ = mentioned.remove(s));
+    }
+    for (i, input) in inputs.iter().enumerate() {
+        let binds = symbols(*input);
+        if unused.contains(&(i + shift)) && binds.iter().any(|s| mentioned.contains(s)) {
+            unused.remove(&(i + shift));
+            binds.iter().for_each(|s| _ = mentioned.remove(s));
+        }
+    }
+}
+
 /// Replaces an op by one without the captured operands that no region reads.
 fn drop_captures(f: &mut Function, id: NodeId, context: &mut Context<'_>) -> Result<(), PassError> {
     let node = f.node(id);
@@ -73,7 +95,7 @@ fn drop_captures(f: &mut Function, id: NodeId, context: &mut Context<'_>) -> Res
     }
     // Operand i binds region input i, except that `if` has its condition in front.
     let shift = usize::from(matches!(node.op, Op::If {}));
-    let unused: BTreeSet<usize> = (fixed..node.operands().len())
+    let mut unused: BTreeSet<usize> = (fixed..node.operands().len())
         .filter(|&operand| {
             node.regions().iter().all(|region| {
                 region
@@ -83,6 +105,10 @@ fn drop_captures(f: &mut Function, id: NodeId, context: &mut Context<'_>) -> Res
             })
         })
         .collect();
+    // A branch or a loop's body runs as a program of its own; a fusion has the extents of what is around it.
+    if !matches!(node.op, Op::Fusion {}) {
+        node.regions().iter().for_each(|region| keep_bindings(region, shift, &mut unused));
+    }
     if unused.is_empty() || !context.take(DEAD_CAPTURE) {
         return Ok(());
     }

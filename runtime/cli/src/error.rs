@@ -310,7 +310,7 @@ impl From<RunError> for CliError {
             RunError::Rank { .. } | RunError::Extent { .. } | RunError::Shape { .. } => {
                 "`frit inspect MODEL` shows the shapes that inputs must have; --dim NAME=N sets a symbolic one"
             }
-            RunError::Limit { .. } => "use smaller inputs",
+            RunError::Limit { .. } | RunError::Memory { .. } => "use smaller inputs",
             _ => "the values given make that op fail: check the inputs",
         };
         CliError::failed(error, help)

@@ -204,7 +204,8 @@ impl Run<'_> {
         let offset = value.len().checked_mul(count);
         let end = offset.and_then(|o| o.checked_add(value.len()));
         let (Some(offset), Some(end)) = (offset, end) else {
-            return Err(RunError::Limit { what: origin.to_owned(), bytes: usize::MAX, limit: self.limit });
+            let what = format!("what `{origin}` stacks");
+            return Err(RunError::Limit { what, bytes: usize::MAX, limit: self.limit });
         };
         if at.program.slots[root].place == Place::Late {
             at.frame.grow_late(at.program, root, end, self.limit)?;

@@ -5,7 +5,7 @@
 
 use frit_compiler::plan::memory::{Life, Packing};
 use frit_compiler::plan::{DimId, Guard, Place, Plan, Program, Slot, SlotId, StateForm};
-use frit_ir::{HostValue, ValueType};
+use frit_ir::{Dim, HostValue, ValueType};
 
 use super::memory::{Buffer, Pointers, Region};
 use crate::session::RunError;
@@ -18,6 +18,8 @@ pub(crate) struct Facts {
     late: bool,
     /// Arena slots.
     arena: Vec<SlotId>,
+    /// Bytes of an element of each slot.
+    elements: Vec<usize>,
 }
 
 impl Facts {
@@ -30,8 +32,14 @@ impl Facts {
         Facts {
             roots: slots().map(|s| program.root(s)).collect(),
             late: (0..program.symbols.len()).any(|s| !bound(s)),
+            elements: program.slots.iter().map(|s| s.ty.tensor().map_or(0, |t| t.dtype.size())).collect(),
             arena: slots().filter(|s| matches!(program.slots[s.index()].place, Place::Arena { .. })).collect(),
         }
+    }
+
+    /// Bytes of an element of a slot.
+    pub(crate) fn element(&self, slot: SlotId) -> usize {
+        self.elements[slot.index()]
     }
 
     /// The slot whose memory a slot is.
@@ -128,7 +136,10 @@ impl Frame {
             }
         }
         self.ready.fill(false);
-        self.held.fill(false);
+        for (held, guard) in self.held.iter_mut().zip(&program.guards) {
+            // What relates extents holds for as long as they stay.
+            *held &= !changed && !facts.late && matches!(guard, Guard::Relation { .. });
+        }
         if changed || facts.late {
             self.settled = false;
             program.evaluate(&self.symbols, &mut self.dims);
@@ -436,23 +447,28 @@ impl Frame {
                 }
                 Err(RunError::Value { name: port.name.clone() })
             }
-            Guard::Equal { left, right, origin } => match (value(left), value(right)) {
-                (Some(a), Some(b)) if a == b => Ok(true),
-                (Some(a), Some(b)) => {
-                    let message = format!("{} = {a} and {} = {b} must be equal", text(left), text(right));
-                    Err(RunError::Shape { origin: origin.clone(), message })
-                }
-                _ => Ok(false),
-            },
-            Guard::Broadcast { from, to, origin } => match (value(from), value(to)) {
-                (Some(a), Some(b)) if a == 1 || a == b => Ok(true),
-                (Some(a), Some(b)) => {
-                    let message = format!("an extent of {a} ({}) can't be broadcast to {b} ({})", text(from), text(to));
-                    Err(RunError::Shape { origin: origin.clone(), message })
-                }
-                _ => Ok(false),
-            },
+            Guard::Relation { relation, left, right, what, origin } => {
+                let broken = match (value(left), value(right)) {
+                    (Some(a), Some(b)) if relation.holds(a, b) => return Ok(true),
+                    (Some(a), Some(b)) => relation.broken((text(left), a), (text(right), b)),
+                    _ if self.is_open(program, *left) || self.is_open(program, *right) => return Ok(false),
+                    _ => format!("{} or {} can't be computed", text(left), text(right)),
+                };
+                let whose = whose(program, &[text(left), text(right)]);
+                let message = format!("{what}: {broken} for these inputs{whose}");
+                Err(RunError::Shape { origin: origin.clone(), message })
+            }
         }
+    }
+
+    /// Whether an extent waits for a step that binds a symbol of it.
+    fn is_open(&self, program: &Program, dim: DimId) -> bool {
+        let mut open = false;
+        program.dims[dim.index()].visit_symbols(&mut |s| {
+            let at = program.symbols.iter().position(|known| known == s);
+            open |= at.and_then(|at| self.symbols.get(at).copied().flatten()).is_none();
+        });
+        open
     }
 
     /// The bytes of a root slot in this frame's own memory, after a run.
@@ -481,6 +497,20 @@ impl Frame {
     }
 }
 
+/// Which axes of inputs the symbols of extents are: what to change.
+fn whose(program: &Program, dims: &[&Dim]) -> String {
+    let mut named: Vec<String> = Vec::new();
+    for bind in &program.binds {
+        let symbol = &program.symbols[bind.symbol as usize];
+        let mut mentioned = false;
+        dims.iter().for_each(|d| d.visit_symbols(&mut |s| mentioned |= s == symbol));
+        if mentioned {
+            named.push(format!("{symbol} is axis {} of `{}`", bind.axis, program.inputs[bind.input as usize].name));
+        }
+    }
+    if named.is_empty() { String::new() } else { format!("; {}", named.join(", ")) }
+}
+
 /// Makes room, within the limit.
 pub(crate) fn reserve(
     buffer: &mut Buffer,
@@ -491,5 +521,5 @@ pub(crate) fn reserve(
     if bytes > limit {
         return Err(RunError::Limit { what: what(), bytes, limit });
     }
-    buffer.reserve(bytes).map_err(|_| RunError::Limit { what: what(), bytes, limit: buffer.len() })
+    buffer.reserve(bytes).map_err(|_| RunError::Memory { what: what(), bytes })
 }

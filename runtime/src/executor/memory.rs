@@ -200,6 +200,9 @@ fn elements_of<T: Element>(region: &Region) -> Option<usize> {
     (region.is_aligned(align_of::<T>()) && region.len.is_multiple_of(size)).then(|| region.len / size)
 }
 
+/// What the start of an empty value points to: a kernel that reads an element only to drop it reads it here.
+static NOTHING: Line = Line([0; LINE]);
+
 /// The starts of a kernel's argument buffers, kept to be filled again.
 #[derive(Default)]
 pub(crate) struct Pointers(Vec<*mut u8>);
@@ -213,7 +216,8 @@ impl Pointers {
     /// Replaces them.
     pub(crate) fn set(&mut self, regions: impl Iterator<Item = Region>) {
         self.0.clear();
-        self.0.extend(regions.map(|r| r.start));
+        let nothing = || std::ptr::from_ref(&NOTHING).cast::<u8>().cast_mut();
+        self.0.extend(regions.map(|r| if r.len == 0 { nothing() } else { r.start }));
     }
 }
 

@@ -85,9 +85,13 @@ impl<'r> Run<'r> {
 
     fn step(&mut self, at: &mut At<'_>, step: &Step) -> Result<(), RunError> {
         match step {
-            Step::Kernel { kernel, arguments, dims, phases } => {
-                for slot in arguments {
-                    at.region(*slot, self.limit)?;
+            Step::Kernel { kernel, arguments, lens, dims, phases } => {
+                for (slot, len) in arguments.iter().zip(lens) {
+                    let region = at.region(*slot, self.limit)?;
+                    let needed = at.frame.extent(at.program, *len)?.checked_mul(at.facts.element(*slot));
+                    if needed.is_none_or(|n| n > region.len()) {
+                        return Err(self.too_short(*kernel, region.len(), needed));
+                    }
                 }
                 let At { program, facts, frame } = at;
                 frame.pointers.set(arguments.iter().map(|s| frame.regions[facts.root(*s)]));
@@ -132,6 +136,14 @@ impl<'r> Run<'r> {
             Step::Sequence { op, operands, result, origin } => self.sequence(at, *op, operands, *result, origin),
             Step::Copy { from, to } => self.copy(at, *from, *to),
         }
+    }
+
+    /// No guard should let this happen; a kernel does not check its own indices, so it is asked again.
+    #[cold]
+    fn too_short(&self, kernel: KernelId, found: usize, needed: Option<usize>) -> RunError {
+        let origin = self.plan().kernels[kernel.index()].origin.clone();
+        let needed = needed.map_or_else(|| "more than 64 bits hold".to_owned(), |n| n.to_string());
+        RunError::Shape { origin, message: format!("a value has {found} bytes, {needed} are needed for these inputs") }
     }
 
     fn copy(&mut self, at: &mut At<'_>, from: SlotId, to: SlotId) -> Result<(), RunError> {

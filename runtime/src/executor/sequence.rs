@@ -5,7 +5,7 @@ use frit_ir::{HostValue, Tensor, ValueType};
 
 use super::memory::Region;
 use super::{At, Run};
-use crate::session::RunError;
+use crate::session::{RunError, uncopied};
 
 impl Run<'_> {
     pub(super) fn sequence(
@@ -74,7 +74,7 @@ impl Run<'_> {
         at.frame.shape_into(at.program, slot, &mut shape)?;
         let region = at.region(slot, self.limit)?;
         let tensor = Tensor::from_bytes(ty.dtype, &shape, region.bytes());
-        tensor.map(HostValue::Tensor).map_err(|e| RunError::Internal(e.to_string()))
+        tensor.map(HostValue::Tensor).map_err(|e| uncopied("an element of a sequence", e))
     }
 
     /// Writes a host value to a slot, in memory when the slot is a tensor there.

@@ -3,7 +3,7 @@
 use frit_ir::{DType, HostValue, Tensor, ValueType};
 
 use super::bind::{bind, missing};
-use super::{DEFAULT_MEMORY_LIMIT, InputRef, Model, Profile, RunError, StepTime, TensorView};
+use super::{InputRef, Model, Profile, RunError, StepTime, TensorView, default_memory_limit, uncopied};
 use crate::executor::memory::Buffer;
 use crate::executor::{Frame, Run};
 
@@ -41,11 +41,11 @@ impl<'a> Output<'a> {
     /// A copy that outlives the context's next run.
     ///
     /// # Errors
-    /// None but internal ones.
+    /// No memory for it.
     pub fn to_host(self) -> Result<HostValue, RunError> {
         match self {
             Output::Tensor(view) => {
-                view.to_tensor().map(HostValue::Tensor).map_err(|e| RunError::Internal(e.to_string()))
+                view.to_tensor().map(HostValue::Tensor).map_err(|e| uncopied("a copy of an output", e))
             }
             Output::Host(value) => Ok(value.clone()),
         }
@@ -62,7 +62,7 @@ impl Context {
             scratch: Buffer::default(),
             shapes: vec![Vec::new(); model.outputs().len()],
             profile: None,
-            limit: DEFAULT_MEMORY_LIMIT,
+            limit: default_memory_limit(),
             ran: false,
         }
     }
@@ -72,7 +72,8 @@ impl Context {
         &self.model
     }
 
-    /// Refuses runs that need a buffer of more bytes than this.
+    /// Refuses runs that need a buffer of more bytes than this; at first it is the machine's memory
+    /// ([`default_memory_limit`]).
     pub fn set_memory_limit(&mut self, bytes: usize) {
         self.limit = bytes;
     }

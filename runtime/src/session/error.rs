@@ -1,6 +1,6 @@
 //! What a run refuses, and why it fails.
 
-use frit_ir::DType;
+use frit_ir::{DType, TensorError};
 
 use crate::library::LibraryError;
 
@@ -94,8 +94,8 @@ pub enum RunError {
         /// Which, and how.
         message: String,
     },
-    /// More memory than allowed or available.
-    #[error("`{what}` takes {bytes} bytes, the limit is {limit}; run with smaller inputs or raise the limit")]
+    /// More memory than allowed.
+    #[error("{what} takes {bytes} bytes, the limit is {limit}; run with smaller inputs or raise the limit")]
     Limit {
         /// What asks for it.
         what: String,
@@ -103,6 +103,14 @@ pub enum RunError {
         bytes: usize,
         /// How much it may be.
         limit: usize,
+    },
+    /// More memory than the system gives.
+    #[error("{what} takes {bytes} bytes, which the system does not give; run with smaller inputs")]
+    Memory {
+        /// What asks for it.
+        what: String,
+        /// How much.
+        bytes: usize,
     },
     /// A check inside a kernel failed.
     #[error("`{origin}`: {message}")]
@@ -147,6 +155,14 @@ pub enum RunError {
     /// A plan that contradicts itself: a bug, or a file that was tampered with.
     #[error("internal error: {0}")]
     Internal(String),
+}
+
+/// Why a tensor could not be copied.
+pub(crate) fn uncopied(what: &str, error: TensorError) -> RunError {
+    match error {
+        TensorError::Memory { bytes } => RunError::Memory { what: what.to_owned(), bytes },
+        other @ (TensorError::Size { .. } | TensorError::Kind(_)) => RunError::Internal(other.to_string()),
+    }
 }
 
 impl RunError {

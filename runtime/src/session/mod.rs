@@ -21,7 +21,7 @@ mod state;
 mod tests;
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use frit_compiler::cpu::exec::ExecutableCode;
 use frit_compiler::plan::{OpCounts, Plan, Port, Program, ProgramId, State};
@@ -29,14 +29,32 @@ use frit_ir::{DType, HostValue, Tensor};
 
 pub use context::{Context, Output};
 pub use error::RunError;
+pub(crate) use error::uncopied;
 pub use profile::{Profile, StepTime};
 pub use state::StateBuffer;
 
 use crate::executor::{Facts, PackedOperands};
 use crate::pool::Pool;
 
-/// Most bytes that one buffer of a run may take, unless [`Context::set_memory_limit`] says otherwise.
-pub const DEFAULT_MEMORY_LIMIT: usize = 1 << 40;
+/// Most bytes that one buffer of a run may take where the system does not tell how much memory it has.
+const FALLBACK_MEMORY_LIMIT: usize = 1 << 35;
+
+/// Most bytes that one buffer of a run may take, unless [`Context::set_memory_limit`] says otherwise: the memory of the
+/// machine, so that what a small file merely claims to need is refused before anything is paged out for it.
+pub fn default_memory_limit() -> usize {
+    static LIMIT: OnceLock<usize> = OnceLock::new();
+    *LIMIT.get_or_init(|| {
+        let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        physical_memory(&text).unwrap_or(FALLBACK_MEMORY_LIMIT)
+    })
+}
+
+/// The total that Linux states, in bytes.
+fn physical_memory(meminfo: &str) -> Option<usize> {
+    let line = meminfo.lines().find_map(|l| l.strip_prefix("MemTotal:"))?;
+    let kib: usize = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024).filter(|&bytes| bytes > 0)
+}
 
 /// A dense, row-major tensor in someone else's memory.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -332,3 +332,62 @@ fn steps_are_timed() {
     assert!(steps.iter().all(|s| s.calls == 3 && s.nanoseconds > 0), "{steps:?}");
     assert!(steps.iter().any(|s| s.name == "matmul"), "{steps:?}");
 }
+
+#[test]
+fn the_default_limit_is_the_machines_memory() {
+    use super::{default_memory_limit, physical_memory};
+    assert_eq!(physical_memory("MemTotal:       16384 kB\nMemFree: 1 kB\n"), Some(16384 * 1024));
+    for text in
+        ["", "MemFree: 1 kB", "MemTotal: many kB", "MemTotal: 5", "MemTotal: 99999999999999999999 kB", "MemTotal: 0 kB"]
+    {
+        assert_eq!(physical_memory(text), None, "{text}");
+    }
+    assert!((1 << 24..1 << 48).contains(&default_memory_limit()));
+}
+
+/// A plan of one function whose guards on extents were taken away.
+fn unguarded(module: &Module) -> Model {
+    let options = CodeOptions::host().unwrap();
+    let mut generator = CodeGenerator::new(&options);
+    let mut generate =
+        |kernel: &_, schedule: &_| generator.compile(kernel, schedule).map(|(code, _)| code).map_err(|e| e.to_string());
+    let mut plan = build(module, Numerics::STRICT, &[], &mut generate).unwrap().plan;
+    let before: usize = plan.programs.iter().map(|p| p.guards.len()).sum();
+    plan.programs.iter_mut().for_each(|p| p.guards.clear());
+    assert!(before > 0, "there was something to take away");
+    Model::new(plan).unwrap()
+}
+
+#[test]
+fn a_kernel_is_not_run_on_less_memory_than_it_touches() {
+    let mut f = Function::new("infer");
+    let x = f.add_input("x", of(DType::F32, &[Dim::symbol("B")]));
+    let mut build = Builder::new(&mut f, origin("neg"));
+    let long = build.reshape(x, vec![Dim::from(12usize)]).unwrap();
+    let y = build.unary(frit_ir::UnaryOp::Neg, long).unwrap();
+    f.add_output("y", y);
+    let model = unguarded(&Module::of(f));
+    assert!(model.run(&[("x", &numbers(&[12]))]).is_ok());
+    let error = model.run(&[("x", &numbers(&[3]))]).unwrap_err();
+    assert_eq!(error.to_string(), "`neg`: a value has 12 bytes, 48 are needed for these inputs");
+}
+
+#[test]
+fn memory_that_the_system_does_not_give_is_an_error_that_says_so() {
+    let mut f = Function::new("infer");
+    let x = f.add_input("x", of(DType::F32, &[Dim::symbol("B")]));
+    let mut build = Builder::new(&mut f, origin("wide"));
+    let dims = vec![Dim::Known(1 << 58), Dim::symbol("B")];
+    let wide = build.broadcast_to(x, dims).unwrap();
+    let row = Op::Slice { starts: vec![Dim::ZERO; 2], sizes: vec![Dim::ONE, Dim::symbol("B")], steps: vec![1; 2] };
+    let y = build.op(row, &[wide]).unwrap();
+    f.add_output("y", y);
+    let mut context = model(&Module::of(f)).context();
+    let x = numbers(&[1]);
+    let refused = context.run(&[(&x).into()]).unwrap_err();
+    assert!(matches!(refused, RunError::Limit { .. }), "{refused}");
+    context.set_memory_limit(usize::MAX);
+    let refused = context.run(&[(&x).into()]).unwrap_err();
+    assert!(matches!(refused, RunError::Memory { .. }), "{refused}");
+    assert!(refused.to_string().contains("which the system does not give"), "{refused}");
+}

@@ -6,6 +6,7 @@ mod conformance;
 mod export;
 mod faults;
 mod filetests;
+mod guards;
 mod proofs;
 mod random;
 mod robustness;
