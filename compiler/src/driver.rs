@@ -160,7 +160,7 @@ pub fn pipeline(options: &Options) -> Result<Pipeline, CompileError> {
     })
 }
 
-/// Extents set and passes run: a module's way as far as it is independent of machines.
+/// Extents and state set, passes run: a module's way as far as it is independent of machines.
 ///
 /// # Errors
 /// What a pass refuses.
