@@ -541,7 +541,11 @@ impl PlanBuilder<'_> {
             | Op::ConvTranspose { .. }
             | Op::Sort { .. }
             | Op::Concat { .. } => {
-                if self.library(b, f, slots, id)? { Ok(()) } else { self.lone(b, f, slots, id) }
+                if self.library(b, f, slots, id)? {
+                    Ok(())
+                } else {
+                    self.lone(b, f, slots, id)
+                }
             }
             Op::Onnx { op_type, .. } => Err(unsupported(node, format!("ONNX op {op_type} was not legalized"))),
             Op::Unary(_)

@@ -15,8 +15,8 @@ use frit_ir::op::BinaryOp;
 use frit_ir::types::TensorType;
 use frit_ir::{Node, Op, UnaryOp, Value};
 
-use super::former::Graph;
 use super::SMALL_REDUCE;
+use super::former::Graph;
 
 /// Operations that starting one kernel more is worth.
 pub(super) const LAUNCH: f64 = 200_000.0;
@@ -117,10 +117,12 @@ impl Cones {
             let Some(i) = g.index(value) else { continue };
             let known = match value.result {
                 0 => std::mem::replace(&mut self.seen[i], self.walk) == self.walk,
-                _ => further.contains(&value) || {
-                    further.push(value);
-                    false
-                },
+                _ => {
+                    further.contains(&value) || {
+                        further.push(value);
+                        false
+                    }
+                }
             };
             if known {
                 continue;

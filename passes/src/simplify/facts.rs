@@ -176,7 +176,7 @@ fn unary(op: UnaryOp, x: Range) -> Range {
         }
         UnaryOp::Expm1 => Range { low: -1.0, high: f64::INFINITY },
         UnaryOp::Atan => Range { low: -1.571, high: 1.571 },
-        UnaryOp::Acos => Range { low: 0.0, high: 3.142 },
+        UnaryOp::Acos => Range { low: 0.0, high: 3.15 },
         UnaryOp::Asin => Range { low: -1.571, high: 1.571 },
         UnaryOp::Log | UnaryOp::Log1p | UnaryOp::Tan | UnaryOp::Not => ALL,
     }

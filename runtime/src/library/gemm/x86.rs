@@ -2,6 +2,10 @@
 //!
 //! In: a [`Block`] that the caller vouches for. Out: its part of C. See `kernels` for what all of them hold to.
 #![allow(unsafe_code)] // Kernels over raw pointers; target features.
+#![allow(
+    clippy::needless_range_loop,
+    reason = "an iterator would be a closure, which is not compiled for the vector unit"
+)]
 
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 
