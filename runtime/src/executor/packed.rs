@@ -141,6 +141,12 @@ impl PackedOperands {
         self.entries.get(at).map(|(_, panels)| panels)
     }
 
+    /// For each: whether it is stored transposed, k and n.
+    #[cfg(test)]
+    pub(crate) fn shapes(&self) -> Vec<(bool, usize, usize)> {
+        self.entries.iter().map(|(key, _)| (key.transposed, key.k, key.n)).collect()
+    }
+
     /// Bytes of memory that they take.
     pub(crate) fn bytes(&self) -> usize {
         self.entries.iter().map(|(_, panels)| panels.bytes()).sum()

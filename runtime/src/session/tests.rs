@@ -269,6 +269,53 @@ fn loops_carry_and_stack() {
     }
 }
 
+/// y = x wᵀ with weights as a constant, in the loop's body too: state <- state w, `trips` times.
+fn weighted(w: &Tensor, constant: bool) -> Module {
+    let (rows, square) = (of(DType::F32, &[Dim::symbol("B"), Dim::from(3usize)]), w.ty());
+    let (i64s, bools) = (TensorType::scalar(DType::I64), TensorType::scalar(DType::Bool));
+    let mut f = Function::new("infer");
+    let x = f.add_input("x", rows.clone());
+    let given = (!constant).then(|| f.add_input("w", square.clone()));
+    let mut build = Builder::new(&mut f, origin("weights"));
+    let weights = given.unwrap_or_else(|| build.constant(w.clone()).unwrap());
+    let dot = |axis| Op::DotGeneral {
+        lhs_batch: vec![],
+        rhs_batch: vec![],
+        lhs_contract: vec![1],
+        rhs_contract: vec![axis],
+        accumulate: DType::F32,
+    };
+    let y = build.op(dot(1), &[x, weights]).unwrap();
+    let trip = build.constant(Tensor::i64(&[], &[3]).unwrap()).unwrap();
+    let start = build.constant(Tensor::from_bytes(DType::Bool, &[], &[1]).unwrap()).unwrap();
+    let inputs = [("i", i64s), ("go", bools), ("state", rows), ("w", square)];
+    let body = region(&inputs, |b, v| vec![v[1], b.op(dot(0), &[v[2], v[3]]).unwrap()]);
+    let looped = Op::Loop { carried: 1, trips: Dim::from(3usize) };
+    let node = f.add_op(looped, &[trip, start, y, weights], vec![body], &origin("loop")).unwrap();
+    f.add_output("y", Value { node, result: 0 });
+    Module::of(f)
+}
+
+#[test]
+fn constant_operands_of_products_are_packed() {
+    let w = f32s(&[3, 3], &[0.1, 0.7, -0.3, 0.9, 0.2, 0.4, -0.6, 0.3, 0.8]);
+    let (packed, plain) = (model(&weighted(&w, true)), model(&weighted(&w, false)));
+    assert_eq!(plain.packed_bytes(), 0);
+    // On the CPUs that have kernels for it: as it lies and transposed, in the function and in the loop's body.
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("fma") && is_x86_feature_detected!("avx2") {
+        assert_eq!(packed.data().packed.shapes(), [(false, 3, 3), (true, 3, 3)]);
+        assert!(packed.packed_bytes() >= 2 * 9 * 4);
+    }
+    for batch in [1usize, 5, 40] {
+        let x = numbers(&[batch, 3]);
+        let (mut ours, mut theirs) = (packed.context(), plain.context());
+        ours.run(&[(&x).into()]).unwrap();
+        theirs.run(&[(&x).into(), (&w).into()]).unwrap();
+        assert_eq!(ours.output_tensor("y").unwrap(), theirs.output_tensor("y").unwrap());
+    }
+}
+
 #[test]
 fn sequences_hold_tensors() {
     let element: ValueType = of(DType::F32, &[Dim::symbol("B")]).into();
