@@ -19,7 +19,8 @@
 
 mod backend;
 mod blocks;
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod exact;
 pub mod int;
 #[cfg(target_arch = "x86_64")]
