@@ -442,7 +442,7 @@ impl<'g, 'f> Former<'g, 'f> {
         let (Some(&first), label) = (self.groups[a].outputs.first(), self.group_label(b)) else { return false };
         if let Some(ops) = self.too_many(a, b) {
             let limit = self.limits.ops;
-            self.remark(first, &label, format!("at least {ops} operations in one body, the limit is {limit}"));
+            self.remark(first, &label, format!("{ops} operations in one body, the limit is {limit}"));
             return false;
         }
         let mut group = self.joined(a, b);

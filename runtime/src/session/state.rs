@@ -12,6 +12,7 @@ use frit_compiler::plan::{Place, Port, Program, State, StateForm};
 use frit_ir::{DType, Tensor};
 
 use super::bind::{bind, check, missing};
+use super::default_memory_limit;
 use super::{Context, InputRef, Model, RunError, TensorView};
 use crate::executor::memory::{Buffer, Region};
 use crate::executor::{Frame, Kept, reserve};
@@ -82,7 +83,7 @@ impl StateBuffer {
             spoiled: false,
         };
         let rows = made.axis.map_or(1, |a| made.shape[a]);
-        made.resize(capacity.max(rows), usize::MAX)?;
+        made.resize(capacity.max(rows), default_memory_limit())?;
         made.set(value)?;
         Ok(made)
     }
