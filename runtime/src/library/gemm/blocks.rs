@@ -18,8 +18,10 @@ use super::kernels::{Block, Kernels, Part};
 use super::panels::Panels;
 use crate::library::grid::{MatView, Tile};
 
-/// The deepest part: a panel of that depth is 64 KiB.
+/// The deepest part: a panel of that depth is 128 KiB.
 const DEPTH: usize = 1024;
+/// The deepest part where A is packed, so that scratch holds many blocks of rows.
+const DEPTH_PACKED: usize = 512;
 /// Part of the depth where B is read in place by one block of rows: the rows of B are read side by side, so that memory
 /// gives long stretches of each.
 const DEPTH_IN_PLACE: usize = 16;
@@ -176,7 +178,7 @@ impl Product {
         let far = if self.a_step == 1 { self.a_row } else { self.a_step };
         let large = self.m.saturating_mul(self.k).saturating_mul(size_of::<f32>()) > A_LARGE;
         let unit = self.a_step == 1 || self.a_row == 1;
-        let used = self.m >= 2 * kernels.rows && self.n >= 8 * kernels.panel();
+        let used = self.m >= 2 * kernels.rows && self.n >= 4 * kernels.panel();
         unit && used && (large || collides(far))
     }
 
@@ -206,7 +208,7 @@ impl Product {
             _ if in_place => DEPTH,
             _ => B_SCRATCH / kernels.panel() / at_once,
         };
-        let depth = equal_parts(self.k, deepest.min(if packs_a { DEPTH } else { usize::MAX }));
+        let depth = equal_parts(self.k, deepest.min(if packs_a { DEPTH_PACKED } else { usize::MAX }));
         // Rows of A at a time: whole blocks.
         let height = if packs_a { A_SCRATCH / (depth * kernels.lanes) * rows } else { self.m };
         for begin in (0..self.k).step_by(depth) {

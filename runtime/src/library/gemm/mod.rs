@@ -48,10 +48,20 @@ const OP: &str = "MatMul";
 /// Multiply-adds that are worth a tile: ten to twenty microseconds, some times the cost of handing a
 /// tile to another thread.
 const TILE_WORK: usize = 1_500_000;
+/// Tiles of a product that is not large, where each costs some of what its neighbours have in the
+/// cache.
+const SOME_TILES: usize = 8;
+/// Multiply-adds of a tile that is large: more of them than [`SOME_TILES`] are cut.
+const LARGE_TILE_WORK: usize = 64_000_000;
 /// The most tiles a product is cut into.
-const MAX_TILES: usize = 16;
-/// Columns are cut before rows, as a tile that packs its part of B wants many rows; no tile has
-/// fewer rows than these, unless the matrix has.
+const MAX_TILES: usize = 64;
+/// Columns are cut first, down to half of this: then B is read, and packed, once.
+const TILE_COLS: usize = 256;
+/// Then rows, down to half of this.
+const TILE_ROWS: usize = 256;
+/// With fewer tiles than this, smaller ones are cut.
+const FEW_TILES: usize = 4;
+/// No tile has fewer rows than these, unless the matrix has.
 const MIN_TILE_ROWS: usize = 32;
 /// Tiles have a multiple of so many columns: whole panels on every CPU.
 const TILE_COLS_UNIT: usize = 64;
@@ -86,15 +96,20 @@ impl<'a> GemmShape<'a> {
     fn grid(&self) -> Grid {
         let matrices = self.c().matrices();
         let one = self.m.saturating_mul(self.n).saturating_mul(self.k.max(1));
-        let wanted = (one.saturating_mul(matrices) / TILE_WORK).clamp(1, MAX_TILES);
+        let work = one.saturating_mul(matrices);
+        let wanted = (work / TILE_WORK).min(SOME_TILES).max(work / LARGE_TILE_WORK).clamp(1, MAX_TILES);
         let batch = wanted.min(matrices.max(1));
         let (mut rows, mut cols) = (1, 1);
         while 2 * batch * rows * cols <= wanted {
             let (tile_rows, tile_cols) = (self.m / rows, self.n / cols);
-            let tall = tile_rows >= 8 * tile_cols;
-            if !tall && tile_cols >= 2 * TILE_COLS_UNIT {
+            let tiles = batch * rows * cols;
+            if tile_cols >= TILE_COLS && tile_rows < 8 * tile_cols {
                 cols *= 2;
-            } else if tile_rows >= 2 * MIN_TILE_ROWS {
+            } else if tile_rows >= TILE_ROWS {
+                rows *= 2;
+            } else if tiles < FEW_TILES && tile_cols >= 2 * TILE_COLS_UNIT {
+                cols *= 2;
+            } else if (tiles < FEW_TILES || tile_cols < TILE_COLS_UNIT * 2) && tile_rows >= 2 * MIN_TILE_ROWS {
                 rows *= 2;
             } else {
                 break;
