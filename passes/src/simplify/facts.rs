@@ -24,7 +24,7 @@ const ALL: Range = Range { low: f64::NEG_INFINITY, high: f64::INFINITY };
 /// Ops that are looked at for one question: facts are cheap or not worth it.
 const BUDGET: usize = 64;
 /// Largest constant whose elements are looked at.
-const LARGEST: usize = 1 << 16;
+const LARGEST: usize = 1 << 10;
 
 impl Range {
     fn new(low: f64, high: f64) -> Range {

@@ -384,6 +384,7 @@ fn dumps_hold_only_parameters_that_are_read_and_no_folders_of_the_exporter() {
     let mut texts: Vec<_> = std::fs::read_dir(&dump).unwrap().map(|e| e.unwrap().file_name()).collect();
     texts.sort();
     let last = texts.iter().filter_map(|n| n.to_str()).rfind(|n| n.ends_with("-fuse.frit")).unwrap();
+    let fused = dump.join(last);
     let last = read(last);
     assert!(!last.contains("\"grid\""), "{last}");
     assert!(last.contains("from \"net/mlp.py:12 in forward\""), "{last}");
@@ -398,7 +399,7 @@ fn dumps_hold_only_parameters_that_are_read_and_no_folders_of_the_exporter() {
     );
     let table = stdout(&frit(["inspect", path(&model), "--kernels"]));
     assert!(table.contains("node (net/mlp.py:12 in forward)"), "{table}");
-    assert!(frit(["run", path(&dump.join("05-fuse.frit"))]).status.success());
+    assert!(frit(["run", path(&fused)]).status.success());
 }
 
 #[test]
