@@ -94,7 +94,7 @@ pub(super) struct Group {
     pub(super) outputs: BTreeSet<usize>,
     /// Values that it does not compute, in the order of first use; filled after step 1.
     pub(super) reads: Vec<Value>,
-    /// What it costs, and the operations of its ops without copies; filled after step 1.
+    /// What it costs, and the operations that its ops have at least; filled after step 1.
     cost: f64,
     ops: f64,
 }
@@ -422,8 +422,10 @@ impl<'g, 'f> Former<'g, 'f> {
         Group { members, outputs, ..Group::default() }
     }
 
+    /// Operations of ops without copies; 0 where some are computed almost nowhere and don't count.
     fn ops(&self, members: &BTreeSet<usize>) -> f64 {
-        members.iter().map(|&m| cost::ops(self.g.node(m))).sum()
+        let rare = |m: &usize| (0..self.g.node(*m).operands().len()).any(|i| cost::is_rare(self.g.node(*m), i));
+        if members.iter().any(rare) { 0.0 } else { members.iter().map(|&m| cost::ops(self.g.node(m))).sum() }
     }
 
     /// The operations that a body of both has at least, when they are too many.
@@ -432,6 +434,9 @@ impl<'g, 'f> Former<'g, 'f> {
             true => (&self.groups[a], &self.groups[b]),
             false => (&self.groups[b], &self.groups[a]),
         };
+        if large.ops == 0.0 || small.ops == 0.0 {
+            return None;
+        }
         let more = small.members.iter().filter(|m| !large.members.contains(m));
         let ops = large.ops + more.map(|&m| cost::ops(self.g.node(m))).sum::<f64>();
         (ops > self.limits.ops).then_some(ops)
