@@ -25,6 +25,8 @@ mod index;
 mod map;
 mod rows;
 mod special;
+#[cfg(test)]
+mod tests;
 
 use frit_ir::{DType, Dim, Function, Numerics, Op, Tensor, Value};
 

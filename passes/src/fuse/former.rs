@@ -253,6 +253,15 @@ impl<'g, 'f> Former<'g, 'f> {
         kernel_shape_of(self.g.f, &members, &outputs).map(|_| ()).map_err(|e| e.to_string())
     }
 
+    /// Views without end are no longer free for who compiles them.
+    fn check_count(&self, members: usize) -> Result<(), String> {
+        let most = self.limits.ops * VIEWS_AN_OP;
+        if members as f64 > most {
+            return Err(format!("{members} ops in one body, the limit is {most}"));
+        }
+        Ok(())
+    }
+
     fn check_limits(&self, taken: Taken) -> Result<(), String> {
         if taken.ops > self.limits.ops {
             return Err(format!("{} operations in one body, the limit is {}", taken.ops, self.limits.ops));
@@ -265,6 +274,7 @@ impl<'g, 'f> Former<'g, 'f> {
 
     /// Whether ops and outputs keep the contract and the limits.
     fn check(&self, members: &BTreeSet<usize>, outputs: &BTreeSet<usize>) -> Result<Profile, String> {
+        self.check_count(members.len())?;
         self.check_shape(members, outputs)?;
         let profile = Profile::of(self.g, members, outputs);
         self.check_limits(profile.taken(self.g, None)).map(|()| profile)
@@ -318,11 +328,7 @@ impl<'g, 'f> Former<'g, 'f> {
     fn grown(&self, p: usize, group: usize, free: bool) -> Result<(Taken, Option<Growing>), String> {
         let Group { members, outputs, .. } = &self.groups[group];
         let growing = &self.growing[group];
-        // So many views are no longer free for who compiles them.
-        let most = self.limits.ops * VIEWS_AN_OP;
-        if members.len() as f64 > most {
-            return Err(format!("{} ops in one body, the limit is {most}", members.len() + 1));
-        }
+        self.check_count(members.len() + 1)?;
         // Only a reduce decides about loops (F5, F6): before all others, anything else stands where it is free.
         let first = members.first().is_none_or(|m| p < *m);
         let shaped = !first || matches!(self.g.node(p).op, Op::Reduce { .. });

@@ -288,3 +288,52 @@ fn fused_and_simplified_modules_give_the_same_bits() {
     }
     assert!(runs >= 140 && kernels > 500, "{runs} runs, {kernels} kernels");
 }
+
+#[test]
+fn what_doubles_at_every_level_makes_no_exponential_body() {
+    let f = function(&[4, 4], |b, x| {
+        let twice = |b: &mut Builder<'_>, v: Value| b.op(Op::Concat { axis: 0 }, &[v, v]).expect("concat");
+        vec![(0..16).fold(x, |v, _| twice(b, v))]
+    });
+    let shapes = fused(f);
+    let concats: Vec<usize> = shapes.iter().map(|s| s.matches("concat").count()).collect();
+    // 4 operations a concat, in 2^k copies of the k-th: 7 levels are 508.
+    assert!(concats.iter().sum::<usize>() == 16 && concats.iter().all(|n| (1..=7).contains(n)), "{shapes:?}");
+}
+
+#[test]
+fn a_concat_of_many_is_no_part_of_a_body() {
+    let of = |pieces: usize| {
+        fused(function(&[4, 4], |b, x| {
+            let y = b.op(Op::Concat { axis: 0 }, &vec![x; pieces]).expect("concat");
+            vec![b.unary(UnaryOp::Neg, y).expect("neg")]
+        }))
+    };
+    assert_eq!(of(8), ["(concat neg)"]);
+    assert_eq!(of(MOST_PIECES + 1), ["concat", "neg"]);
+}
+
+#[test]
+fn views_without_end_make_several_bodies() {
+    let shapes = fused(function(&[4, 8], |b, x| {
+        let turn = |b: &mut Builder<'_>, v: Value| {
+            let turned = b.transpose(v, vec![1, 0]).expect("transpose");
+            let dims = b.dims(turned).expect("dims").into_iter().rev().collect();
+            b.reshape(turned, dims).expect("reshape")
+        };
+        vec![(0..3000).fold(x, |v, _| turn(b, v))]
+    }));
+    let most = shapes.iter().map(|s| s.split(' ').count()).max().unwrap_or(0);
+    assert!((MAX_OPS as usize..=5 * MAX_OPS as usize).contains(&most), "{most} views in a body");
+}
+
+#[test]
+fn forming_takes_time_by_the_length_of_a_function() {
+    let start = std::time::Instant::now();
+    let chain = function(&[16], |b, x| vec![(0..20_000).fold(x, |v, _| b.unary(UnaryOp::Neg, v).expect("neg"))]);
+    let mut module = Module::of(chain);
+    let report = passes(&mut module, "fuse");
+    assert!(report.passes[0].fired["fuse"] > 40);
+    // Each op was compared with all others of its kernel once: minutes.
+    assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
+}
