@@ -272,6 +272,7 @@ impl<'a> Emitter<'a> {
             Op::Reshape { .. } => {
                 let (from, to) = (self.dims(operands[0])?, self.dims(value)?);
                 let source = delinearize(&linearize(index, &to), &from, &self.ranges);
+                let source = self.short(source, &from);
                 self.emit(operands[0], &source)
             }
             Op::Transpose { perm } => {
@@ -440,6 +441,26 @@ impl<'a> Emitter<'a> {
     fn as_index(&mut self, reg: Reg) -> Dim {
         self.ranges.insert_opaque(reg.symbol());
         reg.symbol().into()
+    }
+
+    /// An index inside a value of these extents, its long parts in registers. Each of several views that don't fold
+    /// writes the parts of the index before it into every part of its own: written out, they would double at every view.
+    fn short(&mut self, index: Vec<Dim>, dims: &[Dim]) -> Vec<Dim> {
+        /// Symbols that a part may name, each time that it does.
+        const LONG: usize = 48;
+        let mut short = Vec::with_capacity(index.len());
+        for (part, extent) in index.into_iter().zip(dims) {
+            let mut symbols = 0;
+            part.visit_symbols(&mut |_| symbols += 1);
+            if symbols <= LONG {
+                short.push(part);
+                continue;
+            }
+            let held = Dim::from(self.index_value(part).symbol());
+            self.ranges.insert(&held, extent);
+            short.push(held);
+        }
+        short
     }
 
     /// A slice start, moved so that `size` elements stay inside.

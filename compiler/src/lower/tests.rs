@@ -102,3 +102,26 @@ fn a_kernel_of_many_pieces_grows_with_their_number() {
     // Every phase was written into a copy of all before.
     assert!(start.elapsed().as_secs() < 10, "{:?}", start.elapsed());
 }
+
+#[test]
+fn views_that_do_not_fold_grow_with_their_number() {
+    let views = |n: usize| {
+        let view = |i: usize| {
+            format!("%t{i} = transpose(%v{i}) {{perm = [1, 0]}}\n%v{} = reshape(%t{i}) {{dims = [3, 4]}}\n", i + 1)
+        };
+        let all: String = (0..n).map(view).collect();
+        kernel(&format!("func @infer(%v0 \"x\": f32[3, 4]) {{\n{all}%y = neg(%v{n})\nreturn \"y\" = %y\n}}\n"))
+    };
+    let expected = |n: usize| {
+        let mut v: Vec<usize> = (0..12).collect();
+        for _ in 0..n {
+            v = (0..12).map(|p| v[p % 3 * 4 + p / 3]).collect();
+        }
+        v.into_iter().map(|p| -(p as f64 + 1.0)).collect::<Vec<_>>()
+    };
+    for n in [1, 7, 60] {
+        assert_eq!(result(&views(n), 0), expected(n), "{n} views");
+    }
+    let (some, more) = (views(60).to_string().len(), views(120).to_string().len());
+    assert!(more < 3 * some, "{some} characters, then {more}");
+}
