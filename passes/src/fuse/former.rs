@@ -134,6 +134,8 @@ pub(super) struct Former<'g, 'f> {
 
 /// Ops of a body for each operation that it may have.
 const VIEWS_AN_OP: f64 = 4.0;
+/// Ops of any body: the compiler goes down from one to the next on its stack.
+const MOST_MEMBERS: f64 = 1024.0;
 
 /// Ops that are computed wherever they are used.
 fn is_free(op: &Op) -> bool {
@@ -255,7 +257,7 @@ impl<'g, 'f> Former<'g, 'f> {
 
     /// Views without end are no longer free for who compiles them.
     fn check_count(&self, members: usize) -> Result<(), String> {
-        let most = self.limits.ops * VIEWS_AN_OP;
+        let most = (self.limits.ops * VIEWS_AN_OP).min(MOST_MEMBERS);
         if members as f64 > most {
             return Err(format!("{members} ops in one body, the limit is {most}"));
         }

@@ -10,6 +10,7 @@ mod guards;
 mod proofs;
 mod random;
 mod robustness;
+mod scale;
 mod shrinking;
 mod state;
 mod tidy;
