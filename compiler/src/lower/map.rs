@@ -113,13 +113,14 @@ fn parts(e: &Emitter<'_>, value: Value) -> Result<Vec<Part>, LowerError> {
     let (mut open, mut done) = (vec![whole.clone()], Vec::new());
     let mut copies = 0;
     while let Some(part) = open.pop() {
-        let mut seen = HashSet::new();
-        match cut(e, value, part, &mut seen)? {
-            Cut::Fits(part) => done.push(part),
+        match cut(e, value, part)? {
+            Cut::Fits(part, ops) => {
+                copies += 1 + ops;
+                done.push(part);
+            }
             // The first comes first.
             Cut::Smaller(parts) => open.extend(parts.into_iter().rev()),
         }
-        copies += seen.len();
         if copies + open.len() > most {
             return Ok(vec![whole]);
         }
@@ -128,19 +129,16 @@ fn parts(e: &Emitter<'_>, value: Value) -> Result<Vec<Part>, LowerError> {
 }
 
 enum Cut {
-    /// The part, with what it picks.
-    Fits(Part),
+    /// The part, with what it picks, and how many ops are written for it.
+    Fits(Part, usize),
     /// It needs several operands of a concat: parts that need one.
     Smaller(Vec<Part>),
 }
 
-fn cut(
-    e: &Emitter<'_>,
-    value: Value,
-    mut part: Part,
-    seen: &mut HashSet<(Value, Vec<Dim>)>,
-) -> Result<Cut, LowerError> {
+fn cut(e: &Emitter<'_>, value: Value, mut part: Part) -> Result<Cut, LowerError> {
     part.picks.clear();
+    let mut ops = 0;
+    let mut seen: HashSet<(Value, Vec<Dim>)> = HashSet::new();
     // Values with the place in them where the part begins.
     let mut open = vec![(value, part.begin.clone())];
     while let Some((value, begin)) = open.pop() {
@@ -150,6 +148,7 @@ fn cut(
         let node = e.body.node(value.node);
         let Op::Concat { axis } = node.op else {
             if node.op.class() == OpClass::Elementwise {
+                ops += 1;
                 open.extend(node.operands().iter().map(|&v| (v, begin.clone())));
             }
             continue;
@@ -185,7 +184,7 @@ fn cut(
             return Ok(Cut::Smaller(pieces.into_iter().map(smaller).collect()));
         }
     }
-    Ok(Cut::Fits(part))
+    Ok(Cut::Fits(part, ops))
 }
 
 /// A phase over the elements of a shape. `body` gets the row-major position and the index.

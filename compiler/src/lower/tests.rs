@@ -125,3 +125,12 @@ fn views_that_do_not_fold_grow_with_their_number() {
     let (some, more) = (views(60).to_string().len(), views(120).to_string().len());
     assert!(more < 3 * some, "{some} characters, then {more}");
 }
+
+#[test]
+fn concats_that_double_are_one_loop_for_each_copy() {
+    let twice = |i: usize| format!("%v{} = concat(%v{i}, %v{i}) {{axis = 0}}\n", i + 1);
+    let all: String = (0..7).map(twice).collect();
+    let k = kernel(&format!("func @infer(%v0 \"x\": f32[b]) {{\n{all}return \"y\" = %v7\n}}\n"));
+    assert_eq!((k.phases.len(), selects(&k)), (128, 0));
+    assert_eq!(result(&k, 2), [1.0, 2.0].repeat(128));
+}
