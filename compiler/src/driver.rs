@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use frit_ir::substitute::substitute;
 use frit_ir::verify::{Invariant, VerifyError, verify};
-use frit_ir::{Dim, Donation, Function, Module, Numerics, Op, Tensor};
+use frit_ir::{Dim, Donation, Function, Module, Numerics, Op, Tensor, ValueType};
 use frit_passes::manager::{self, Level, Math, PassError, Pipeline, Report};
 
 use crate::cpu::{CodeError, CodeOptions, Vectors};
@@ -278,27 +278,38 @@ fn set_state(module: &mut Module, state: &[(String, String)]) -> Result<(), Comp
     Ok(())
 }
 
+/// Whether inputs of these types have all the symbols that `dims` gives extents.
+///
+/// # Errors
+/// The first symbol that they don't have.
+pub fn check_dims<'t>(
+    inputs: impl IntoIterator<Item = &'t ValueType>,
+    dims: &[(String, usize)],
+) -> Result<(), CompileError> {
+    let mut known: Vec<String> = Vec::new();
+    for dim in inputs.into_iter().filter_map(ValueType::tensor).flat_map(|ty| &ty.dims) {
+        dim.visit_symbols(&mut |s| {
+            if !known.iter().any(|k| k == s.name()) {
+                known.push(s.name().to_owned());
+            }
+        });
+    }
+    match dims.iter().find(|(name, _)| !known.contains(name)) {
+        Some((name, _)) => {
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            Err(CompileError::UnknownDim { name: name.clone(), known })
+        }
+        None => Ok(()),
+    }
+}
+
 /// Gives symbols their extents, everywhere a type names them.
 fn set_dims(module: &mut Module, dims: &[(String, usize)]) -> Result<(), CompileError> {
     if dims.is_empty() {
         return Ok(());
     }
-    let mut known: Vec<String> = Vec::new();
-    for function in module.functions.values() {
-        for value in function.input_values() {
-            for dim in function.ty(value).tensor().iter().flat_map(|t| &t.dims) {
-                dim.visit_symbols(&mut |s| {
-                    if !known.iter().any(|k| k == s.name()) {
-                        known.push(s.name().to_owned());
-                    }
-                });
-            }
-        }
-    }
-    if let Some((name, _)) = dims.iter().find(|(n, _)| !known.contains(n)) {
-        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-        return Err(CompileError::UnknownDim { name: name.clone(), known });
-    }
+    let inputs = module.functions.values().flat_map(|f| f.input_values().map(|value| f.ty(value)));
+    check_dims(inputs, dims)?;
     for function in module.functions.values_mut() {
         substitute(function, &|s| dims.iter().find(|(n, _)| n == s.name()).map(|(_, v)| Dim::from(*v)));
     }

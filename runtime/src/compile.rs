@@ -44,12 +44,7 @@ impl Model {
     /// # Errors
     /// What a stage refuses; [`LoadError::NeedsValues`] when shapes depend on values of inputs.
     pub fn compile(module: Module, options: &CompileOptions) -> Result<Compiled, LoadError> {
-        let compiled = driver::compile(module, options).map_err(|error| match error {
-            CompileError::Pass(PassError::Legalize(LegalizeError::NeedsValues { inputs, node })) => {
-                LoadError::NeedsValues { inputs, node }
-            }
-            other => LoadError::Compile(other),
-        })?;
+        let compiled = driver::compile(module, options).map_err(refused)?;
         Ok(Compiled {
             model: Model::new(compiled.plan)?,
             module: compiled.module,
@@ -70,24 +65,7 @@ impl Model {
         inputs: &[(&str, &HostValue)],
         options: &CompileOptions,
     ) -> Result<Compiled, LoadError> {
-        let mut options = options.clone();
-        loop {
-            let error = match Model::compile(module.clone(), &options) {
-                Err(LoadError::NeedsValues { inputs, node }) => LoadError::NeedsValues { inputs, node },
-                other => return other,
-            };
-            let LoadError::NeedsValues { inputs: needed, .. } = &error else { return Err(error) };
-            let before = options.fixed.len();
-            for name in needed {
-                if let Some((_, HostValue::Tensor(value))) = inputs.iter().find(|(given, _)| given == name) {
-                    options.fixed.insert(name.clone(), value.clone());
-                }
-            }
-            // Every round fixes another input, so this ends.
-            if options.fixed.len() == before {
-                return Err(error);
-            }
-        }
+        fixing(inputs, options, |options| Model::compile(module.clone(), options)).map(|(compiled, _)| compiled)
     }
 
     /// Reads and compiles a file with default options. Code of a `.fritc` is not trusted; see
@@ -101,6 +79,42 @@ impl Model {
             return Model::load_artifact(path, false);
         }
         Ok(Model::compile(load_module(path)?, &CompileOptions::default())?.model)
+    }
+}
+
+/// What the compiler refused, as the runtime says it.
+pub(crate) fn refused(error: CompileError) -> LoadError {
+    match error {
+        CompileError::Pass(PassError::Legalize(LegalizeError::NeedsValues { inputs, node })) => {
+            LoadError::NeedsValues { inputs, node }
+        }
+        other => LoadError::Compile(other),
+    }
+}
+
+/// Runs `attempt` with as many of the given inputs fixed as it takes; gives the options that it took too.
+pub(crate) fn fixing<T>(
+    inputs: &[(&str, &HostValue)],
+    options: &CompileOptions,
+    attempt: impl Fn(&CompileOptions) -> Result<T, LoadError>,
+) -> Result<(T, CompileOptions), LoadError> {
+    let mut options = options.clone();
+    loop {
+        let (needed, node) = match attempt(&options) {
+            Ok(done) => return Ok((done, options)),
+            Err(LoadError::NeedsValues { inputs, node }) => (inputs, node),
+            Err(other) => return Err(other),
+        };
+        let before = options.fixed.len();
+        for name in &needed {
+            if let Some((_, HostValue::Tensor(value))) = inputs.iter().find(|(given, _)| given == name) {
+                options.fixed.insert(name.clone(), value.clone());
+            }
+        }
+        // Every round fixes another input, so this ends.
+        if options.fixed.len() == before {
+            return Err(LoadError::NeedsValues { inputs: needed, node });
+        }
     }
 }
 

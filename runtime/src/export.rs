@@ -8,10 +8,9 @@ use std::collections::BTreeSet;
 
 use frit_compiler::driver::{self, CompileError};
 use frit_ir::{HostValue, Module, Op, Origin, Value};
-use frit_passes::legalize::LegalizeError;
 use frit_passes::manager::PassError;
 
-use crate::compile::CompileOptions;
+use crate::compile::{CompileOptions, fixing, refused};
 use crate::load::LoadError;
 
 /// Passes about kernels.
@@ -35,32 +34,15 @@ pub fn portable(
     inputs: &[(&str, &HostValue)],
     options: &CompileOptions,
 ) -> Result<Portable, LoadError> {
-    let mut options = options.clone();
-    let mut pipeline = driver::pipeline(&options).map_err(LoadError::Compile)?;
+    let mut pipeline = driver::pipeline(options).map_err(LoadError::Compile)?;
     pipeline.steps.retain(|step| step.pass.name != FUSE);
-    loop {
+    let (mut module, options) = fixing(inputs, options, |options| {
         let mut run = module.clone();
-        let error = match driver::run_passes(&mut run, &pipeline, &options) {
-            Ok(_) => {
-                drop_fixed(&mut run, &options)?;
-                return Ok(Portable { module: run, fixed: options.fixed.into_keys().collect() });
-            }
-            Err(error) => error,
-        };
-        let CompileError::Pass(PassError::Legalize(LegalizeError::NeedsValues { inputs: needed, node })) = error else {
-            return Err(LoadError::Compile(error));
-        };
-        let before = options.fixed.len();
-        for name in &needed {
-            if let Some((_, HostValue::Tensor(value))) = inputs.iter().find(|(given, _)| given == name) {
-                options.fixed.insert(name.clone(), value.clone());
-            }
-        }
-        // Every round fixes another input, so this ends.
-        if options.fixed.len() == before {
-            return Err(LoadError::NeedsValues { inputs: needed, node });
-        }
-    }
+        driver::run_passes(&mut run, &pipeline, options).map_err(refused)?;
+        Ok(run)
+    })?;
+    drop_fixed(&mut module, &options)?;
+    Ok(Portable { module, fixed: options.fixed.into_keys().collect() })
 }
 
 fn drop_fixed(module: &mut Module, options: &CompileOptions) -> Result<(), LoadError> {

@@ -158,16 +158,23 @@ impl<'a> Emitter<'a> {
         element
     }
 
+    /// Whether a value is read from memory or a register instead of computed.
+    fn is_kept(&self, value: Value) -> bool {
+        self.memory.contains_key(&value) || self.rows.contains_key(&value)
+    }
+
     /// x y + z, where a sum may round once: the product is used nowhere else and not in memory.
     fn contracted(&self, node: &Node) -> Option<(Value, Value, Value)> {
         let (Op::Binary(BinaryOp::Add), [a, b]) = (&node.op, node.operands()) else { return None };
         let float = |v: Value| self.body.ty(v).tensor().is_some_and(|t| matches!(t.dtype, DType::F32 | DType::F64));
         [(*a, *b), (*b, *a)].into_iter().filter(|_| node.numerics.contract).find_map(|(product, z)| {
             let factor = self.body.node(product.node);
-            let computed = !self.memory.contains_key(&product) && !self.rows.contains_key(&product);
             match (&factor.op, factor.operands()) {
                 (Op::Binary(BinaryOp::Mul), [x, y])
-                    if factor.numerics.contract && computed && float(product) && self.body.use_count(product) == 1 =>
+                    if factor.numerics.contract
+                        && !self.is_kept(product)
+                        && float(product)
+                        && self.body.use_count(product) == 1 =>
                 {
                     Some((*x, *y, z))
                 }
@@ -179,10 +186,9 @@ impl<'a> Emitter<'a> {
     /// An elementary function of f32 and its operand, when that is what a value is and it is not in memory.
     fn rare(&self, value: Value) -> Option<(UnaryOp, Value)> {
         let node = self.body.node(value.node);
-        let stored = self.memory.contains_key(&value) || self.rows.contains_key(&value);
         let single = self.body.ty(value).tensor().is_some_and(|t| t.dtype == DType::F32);
         match (&node.op, node.operands()) {
-            (Op::Unary(op), [x]) if op.is_elementary() && single && !stored => Some((*op, *x)),
+            (Op::Unary(op), [x]) if op.is_elementary() && single && !self.is_kept(value) => Some((*op, *x)),
             _ => None,
         }
     }

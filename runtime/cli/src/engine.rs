@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use frit_compiler::cpu::{Target, VectorBits, Vectors};
-use frit_compiler::driver::CompileError;
+use frit_compiler::driver::check_dims;
 use frit_ir::{HostValue, Module, Op, Tensor, ValueType};
 use frit_passes::manager::{Level, Math};
 use frit_runtime::compile::{CompileOptions, Compiled};
@@ -205,7 +205,8 @@ pub(crate) fn ready(path: &Path, trust: TrustFlag, flags: &CompileFlags, inputs:
         }
         Read::Code { source, model, fixed, time: load_time } => {
             let ports = ports_of(&model);
-            check_dims(&ports, &flags.dims)?;
+            // Code that was loaded is not compiled, which would check this.
+            check_dims(ports.iter().map(|(_, ty)| ty), &flags.dims)?;
             let mut given = inputs::given(&ports, inputs, source.case.as_deref())?;
             add_fixed(&mut given, &fixed);
             let (subject, code) = (Subject::Loaded(model), CodeSource::Loaded);
@@ -223,25 +224,6 @@ pub(crate) fn check_trust(trust: TrustFlag, flags: &CompileFlags) -> Done {
                 message,
                 format!("leave out {flag}; without --trust-code the module is compiled again, and {flag} counts"),
             ))
-        }
-        None => Ok(()),
-    }
-}
-
-/// Refuses extents of symbols that code which was loaded does not have.
-fn check_dims(ports: &inputs::Ports, dims: &[(String, usize)]) -> Done {
-    let mut known: Vec<String> = Vec::new();
-    for dim in ports.iter().filter_map(|(_, ty)| ty.tensor()).flat_map(|ty| &ty.dims) {
-        dim.visit_symbols(&mut |s| {
-            if !known.iter().any(|k| k == s.name()) {
-                known.push(s.name().to_owned());
-            }
-        });
-    }
-    match dims.iter().find(|(name, _)| !known.contains(name)) {
-        Some((name, _)) => {
-            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-            Err(CompileError::UnknownDim { name: name.clone(), known }.into())
         }
         None => Ok(()),
     }

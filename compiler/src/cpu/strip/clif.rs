@@ -221,7 +221,7 @@ impl<'b> Writer<'_, '_, 'b> {
         for (k, stream) in self.strip.streams.iter().enumerate() {
             let f = self.lanes.ops.f.ins();
             cursor.addresses.push(f.load(I64, MEMORY, streams, 16 * k as i32));
-            let step = (!stream.dense).then(|| self.f().ins().load(I64, MEMORY, streams, 16 * k as i32 + 8));
+            let step = (!stream.is_dense()).then(|| self.f().ins().load(I64, MEMORY, streams, 16 * k as i32 + 8));
             cursor.steps.push(step);
         }
         cursor
@@ -251,7 +251,7 @@ impl<'b> Writer<'_, '_, 'b> {
         let addresses = params.by_ref().take(self.strip.streams.len()).collect();
         let mut steps = Vec::with_capacity(self.strip.streams.len());
         for stream in &self.strip.streams {
-            steps.push(if stream.dense { None } else { Some(params.next().ok_or_else(lost)?) });
+            steps.push(if stream.is_dense() { None } else { Some(params.next().ok_or_else(lost)?) });
         }
         let rest: Vec<Value> = params.collect();
         let (accs, _) = rest.as_chunks::<ACC_VECTORS>();
@@ -363,7 +363,7 @@ impl<'b> Writer<'_, '_, 'b> {
             let slot = self.slot(self.groups * WIDTH * stream.dtype.size());
             let address = self.f().ins().stack_addr(I64, slot, 0);
             cursor.addresses.push(address);
-            let step = (!stream.dense).then(|| self.f().ins().iconst(I64, stream.dtype.size() as i64));
+            let step = (!stream.is_dense()).then(|| self.f().ins().iconst(I64, stream.dtype.size() as i64));
             cursor.steps.push(step);
         }
         cursor

@@ -43,14 +43,19 @@ pub type Val = u32;
 pub struct Stream {
     /// Element type.
     pub dtype: DType,
-    /// Whether elements follow each other without gaps; otherwise the distance comes with the call.
-    pub dense: bool,
     /// Bytes from one element to the next, where that is known; the call gives it all the same.
     pub gap: Option<i32>,
     /// Whether the strip reads it.
     pub loaded: bool,
     /// Whether the strip writes it.
     pub stored: bool,
+}
+
+impl Stream {
+    /// Whether elements follow each other without gaps.
+    pub fn is_dense(&self) -> bool {
+        self.gap.is_some_and(|gap| gap as usize == self.dtype.size())
+    }
 }
 
 /// Where a stream lies, for a call.

@@ -279,10 +279,9 @@ impl<'k> Outliner<'k, '_> {
         let at = match position {
             Some(at) => at,
             None => {
-                let dense = walk.step == Dim::ONE;
                 let size = buffer.dtype.size() as i64;
                 let gap = walk.step.known().and_then(|n| n.checked_mul(size)).and_then(|n| i32::try_from(n).ok());
-                let stream = Stream { dtype: buffer.dtype, dense, gap, loaded: false, stored: false };
+                let stream = Stream { dtype: buffer.dtype, gap, loaded: false, stored: false };
                 self.out.strip.streams.push(stream);
                 self.out.walks.push(walk);
                 self.out.walks.len() - 1

@@ -38,9 +38,10 @@ impl Rng {
     }
 }
 
-/// A distance of elements, sometimes known.
-fn gap(rng: &mut Rng, dtype: DType) -> Option<i32> {
-    (rng.below(2) == 0).then(|| (dtype.size() * [1, 2, 6][rng.below(3)]) as i32)
+/// A distance of elements: none in all but one of `odds`, else sometimes known.
+fn gap(rng: &mut Rng, dtype: DType, odds: usize) -> Option<i32> {
+    let times = if rng.below(odds) != 0 { Some(1) } else { [None, Some(2), Some(6)][rng.below(3)] };
+    times.map(|times| times * dtype.size() as i32)
 }
 
 fn random_strip(rng: &mut Rng) -> Strip {
@@ -49,8 +50,8 @@ fn random_strip(rng: &mut Rng) -> Strip {
     let mut strip = Strip::default();
     for k in 0..2 + rng.below(4) {
         let dtype = if k == 0 { DType::F32 } else { [DType::Bool, TYPES[rng.below(7)]][rng.below(2)] };
-        let (dense, gap) = (rng.below(4) != 0, gap(rng, dtype));
-        strip.streams.push(Stream { dtype, dense, gap, loaded: true, stored: false });
+        let gap = gap(rng, dtype, 4);
+        strip.streams.push(Stream { dtype, gap, loaded: true, stored: false });
         strip.ops.push(TypedOp { op: Op::Load(k as u32), dtype });
     }
     for k in 0..rng.below(4) {
@@ -99,8 +100,8 @@ fn random_strip(rng: &mut Rng) -> Strip {
     for _ in 0..1 + rng.below(3) {
         let v = rng.below(strip.ops.len()) as Val;
         let dtype = strip.ops[v as usize].dtype;
-        let (dense, gap) = (rng.below(3) != 0, gap(rng, dtype));
-        strip.streams.push(Stream { dtype, dense, gap, loaded: false, stored: true });
+        let gap = gap(rng, dtype, 3);
+        strip.streams.push(Stream { dtype, gap, loaded: false, stored: true });
         strip.ops.push(TypedOp { op: Op::Store(strip.streams.len() as u32 - 1, v), dtype });
     }
     for _ in 0..rng.below(4) {
@@ -162,7 +163,6 @@ fn random_strips_agree_with_the_evaluator() {
                 .streams
                 .iter()
                 .map(|s| match s.gap {
-                    _ if s.dense => s.dtype.size(),
                     Some(gap) => gap as usize,
                     None => s.dtype.size() * [1, 2, 5][rng.below(3)],
                 })

@@ -334,18 +334,11 @@ fn same_divisor(s: &Scope<'_>, a: &Quotient, b: &Quotient) -> bool {
 }
 
 impl Quotient {
-    /// The numerator over the result's extents.
-    fn top(&self, b: &mut Builder<'_>) -> Built {
+    /// One of its operands over the result's extents.
+    fn laid_out(&self, b: &mut Builder<'_>, operand: Value) -> Built {
         match &self.spread {
-            None => Ok(self.numerator),
-            Some((axes, dims)) => b.op(Op::Broadcast { dims: dims.clone(), axes: axes.clone() }, &[self.numerator]),
-        }
-    }
-
-    fn bottom(&self, b: &mut Builder<'_>) -> Built {
-        match &self.spread {
-            None => Ok(self.divisor),
-            Some((axes, dims)) => b.op(Op::Broadcast { dims: dims.clone(), axes: axes.clone() }, &[self.divisor]),
+            None => Ok(operand),
+            Some((axes, dims)) => b.op(Op::Broadcast { dims: dims.clone(), axes: axes.clone() }, &[operand]),
         }
     }
 }
@@ -363,9 +356,9 @@ fn difference_of_quotients(s: &Scope<'_>, id: NodeId) -> Outcome {
         return Outcome::Near("the quotient is used elsewhere too");
     }
     found([x, z], move |b| {
-        let (p, q) = (left.top(b)?, right.top(b)?);
+        let (p, q) = (left.laid_out(b, left.numerator)?, right.laid_out(b, right.numerator)?);
         let difference = b.op(Op::Binary(op), &[p, q])?;
-        let divisor = left.bottom(b)?;
+        let divisor = left.laid_out(b, left.divisor)?;
         b.op(Op::Binary(BinaryOp::Div), &[difference, divisor])
     })
 }
@@ -381,7 +374,7 @@ fn quotient_of_quotients(s: &Scope<'_>, id: NodeId) -> Outcome {
         return Outcome::Near("the sign of the common divisor is not known");
     }
     found([x, z], move |b| {
-        let (p, q) = (left.top(b)?, right.top(b)?);
+        let (p, q) = (left.laid_out(b, left.numerator)?, right.laid_out(b, right.numerator)?);
         b.op(Op::Binary(BinaryOp::Div), &[p, q])
     })
 }

@@ -149,13 +149,9 @@ impl Writer<'_> {
         }
         for r in inst.reads() {
             if a.home(r).is_none() {
-                let home = self.take(a, a.bank(r), keep)?;
-                let slot = match a.slots.get(r as usize) {
-                    Some(Some(slot)) => *slot,
-                    _ => return lost(),
-                };
-                self.fill(a.bank(r), home, slot);
-                a.settle(r, home);
+                let home = self.home_of(a, r, keep)?;
+                let Some(Some(slot)) = a.slots.get(r as usize) else { return lost() };
+                self.spilled(a.bank(r), home, *slot, true);
                 keep[a.bank(r) as usize] |= 1 << home;
             }
         }
@@ -184,22 +180,8 @@ impl Writer<'_> {
                 a.settle(def, tied);
                 result = Some(tied);
             } else {
-                let home = match a.home(def) {
-                    Some(home) => home,
-                    None => {
-                        let home = self.take(a, a.bank(def), keep)?;
-                        a.settle(def, home);
-                        home
-                    }
-                };
-                self.asm.vector(Line {
-                    ins: &t::MOVE,
-                    reg: home,
-                    first: None,
-                    rm: Rm::Reg(tied),
-                    imm: None,
-                    mask: Mask::default(),
-                });
+                let home = self.home_of(a, def, keep)?;
+                self.asm.vector(Line::plain(&t::MOVE, home, Rm::Reg(tied)));
                 result = Some(home);
             }
         }
@@ -209,15 +191,7 @@ impl Writer<'_> {
             }
         }
         if let (Some(def), None) = (inst.def, result) {
-            let home = match a.home(def) {
-                Some(home) => home,
-                None => {
-                    let home = self.take(a, a.bank(def), keep)?;
-                    a.settle(def, home);
-                    home
-                }
-            };
-            result = Some(home);
+            result = Some(self.home_of(a, def, keep)?);
         }
         self.write(inst, result.or(stored), first, rm, chosen, mask)?;
         // What nobody reads needs no register.
@@ -271,8 +245,7 @@ impl Writer<'_> {
             self.asm.jump_if(Cond::NoCarry, to);
             return;
         }
-        let mask = Mask::default();
-        self.asm.vector(Line { ins: &t::MOVMSK, reg: RAX.0, first: None, rm: Rm::Reg(ok), imm: None, mask });
+        self.asm.vector(Line::plain(&t::MOVMSK, RAX.0, Rm::Reg(ok)));
         self.asm.immediate(7, RAX, (1 << self.asm.isa.lanes()) - 1);
         self.asm.jump_if(Cond::NotEqual, to);
     }
@@ -290,20 +263,8 @@ impl Writer<'_> {
             let Some((home, r)) = victim else { return lost() };
             if let Some(slot @ None) = a.slots.get_mut(r as usize) {
                 *slot = Some(a.used_slots);
-                let place = Mem::at(RSP, self.spill + 64 * a.used_slots as i32);
+                self.spilled(bank, home, a.used_slots, false);
                 a.used_slots += 1;
-                let rm = Rm::Mem(place, false);
-                match bank {
-                    Bank::Vector => self.asm.vector(Line {
-                        ins: &t::STORE,
-                        reg: home,
-                        first: None,
-                        rm,
-                        imm: None,
-                        mask: Mask::default(),
-                    }),
-                    Bank::Mask => self.asm.mask(&t::KSTORE, home, None, rm),
-                }
             }
             a.release(r);
         }
@@ -312,13 +273,22 @@ impl Writer<'_> {
         Ok(home)
     }
 
-    fn fill(&mut self, bank: Bank, home: u8, slot: usize) {
+    /// The register of a value: its own, or a free one.
+    fn home_of(&mut self, a: &mut Allocator<'_>, r: VReg, keep: [u32; 2]) -> Result<u8, Unsupported> {
+        if let Some(home) = a.home(r) {
+            return Ok(home);
+        }
+        let home = self.take(a, a.bank(r), keep)?;
+        a.settle(r, home);
+        Ok(home)
+    }
+
+    /// Brings a register back from its slot of the frame, or stores it there.
+    fn spilled(&mut self, bank: Bank, home: u8, slot: usize, load: bool) {
         let rm = Rm::Mem(Mem::at(RSP, self.spill + 64 * slot as i32), false);
         match bank {
-            Bank::Vector => {
-                self.asm.vector(Line { ins: &t::LOAD, reg: home, first: None, rm, imm: None, mask: Mask::default() });
-            }
-            Bank::Mask => self.asm.mask(&t::KMOVE, home, None, rm),
+            Bank::Vector => self.asm.vector(Line::plain(if load { &t::LOAD } else { &t::STORE }, home, rm)),
+            Bank::Mask => self.asm.mask(if load { &t::KMOVE } else { &t::KSTORE }, home, None, rm),
         }
     }
 

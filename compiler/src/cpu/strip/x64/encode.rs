@@ -135,6 +135,13 @@ pub(super) struct Line {
     pub(super) mask: Mask,
 }
 
+impl Line {
+    /// `reg = ins(rm)`, or the store of reg there.
+    pub(super) fn plain(ins: &'static Ins, reg: u8, rm: Rm) -> Line {
+        Line { ins, reg, first: None, rm, imm: None, mask: Mask::default() }
+    }
+}
+
 /// A place to jump to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Label(usize);
@@ -212,6 +219,13 @@ impl Asm {
             |i| i * align,
         );
         Mem::Pool(at as u32)
+    }
+
+    /// The same 32 bits in every lane: where, and whether one element stands for all.
+    pub(super) fn splat(&mut self, bits: u32) -> (Mem, bool) {
+        let splat = self.isa.masks();
+        let lanes = if splat { 1 } else { self.isa.lanes() };
+        (self.constant(&bits.to_le_bytes().repeat(lanes)), splat)
     }
 
     /// ModRM, SIB, displacement. `unit` is what an 8-bit displacement counts, `behind` how many bytes of the

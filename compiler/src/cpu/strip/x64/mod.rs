@@ -25,8 +25,8 @@ mod table;
 use allocate::{Rescue, Writer, pressure};
 use analyse::{Part, Shape, Usual};
 use encode::{
-    Alu, Asm, Cond, Gpr, Isa, Line, Mask, Mem, R8, R9, R10, R11, R12, R13, R14, R15, RAX, RBP, RBX, RCX, RDI, RDX, RSI,
-    RSP, Rm,
+    Alu, Asm, Cond, Gpr, Isa, Line, Mem, R8, R9, R10, R11, R12, R13, R14, R15, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP,
+    Rm,
 };
 use inst::{Bank, Fixed, Inst, Pin, VReg};
 use select::{Select, uniform_memory};
@@ -154,10 +154,6 @@ struct LeafWriter<'a> {
     groups: usize,
 }
 
-fn plain(ins: &'static t::Ins, reg: u8, rm: Rm) -> Line {
-    Line { ins, reg, first: None, rm, imm: None, mask: Mask::default() }
-}
-
 impl LeafWriter<'_> {
     /// The registers that a caller must find again: those of streams, and r15, which counts copied elements.
     fn saved(&self) -> Vec<Gpr> {
@@ -191,7 +187,7 @@ impl LeafWriter<'_> {
             };
             let (mem, splat) = uniform_memory(&mut self.asm, constant, param);
             let home = self.home(pin.reg);
-            self.asm.vector(plain(if splat { &t::SPLAT } else { &t::LOAD }, home, Rm::Mem(mem, false)));
+            self.asm.vector(Line::plain(if splat { &t::SPLAT } else { &t::LOAD }, home, Rm::Mem(mem, false)));
         }
         let step = 16 * self.groups as i32;
         let groups = self.groups;
@@ -268,12 +264,12 @@ impl LeafWriter<'_> {
         let routine = self.asm.label();
         for rescue in rescues {
             self.asm.bind(rescue.begin);
-            self.asm.vector(plain(&t::STORE, rescue.x, Rm::Mem(Mem::at(RSP, RESCUE_X), false)));
-            self.asm.vector(plain(&t::STORE, rescue.value, Rm::Mem(Mem::at(RSP, RESCUE_VALUE), false)));
+            self.asm.vector(Line::plain(&t::STORE, rescue.x, Rm::Mem(Mem::at(RSP, RESCUE_X), false)));
+            self.asm.vector(Line::plain(&t::STORE, rescue.value, Rm::Mem(Mem::at(RSP, RESCUE_VALUE), false)));
             self.asm.alu_reg(Alu::Xor, R10, R10);
             self.asm.immediate(0, R10, 8 * rescue.function as i32);
             self.asm.call(routine);
-            self.asm.vector(plain(&t::LOAD, rescue.value, Rm::Mem(Mem::at(RSP, RESCUE_VALUE), false)));
+            self.asm.vector(Line::plain(&t::LOAD, rescue.value, Rm::Mem(Mem::at(RSP, RESCUE_VALUE), false)));
             self.asm.jump(rescue.back);
         }
         self.asm.bind(routine);
@@ -291,10 +287,10 @@ impl LeafWriter<'_> {
         self.asm.test_bit(R13, RBX);
         self.asm.jump_if(Cond::Carry, skip);
         let lane = |disp| Rm::Mem(Mem::At { base: RSP, index: Some((RBX, 2)), disp: frame + disp }, false);
-        self.asm.vector(Line { first: Some(0), ..plain(&t::CVTSS2SD, 0, lane(RESCUE_X)) });
+        self.asm.vector(Line { first: Some(0), ..Line::plain(&t::CVTSS2SD, 0, lane(RESCUE_X)) });
         self.asm.call_reg(R14);
-        self.asm.vector(Line { first: Some(0), ..plain(&t::CVTSD2SS, 0, Rm::Reg(0)) });
-        self.asm.vector(plain(&t::STORESS, 0, lane(RESCUE_VALUE)));
+        self.asm.vector(Line { first: Some(0), ..Line::plain(&t::CVTSD2SS, 0, Rm::Reg(0)) });
+        self.asm.vector(Line::plain(&t::STORESS, 0, lane(RESCUE_VALUE)));
         self.asm.bind(skip);
         self.asm.immediate(0, RBX, 1);
         self.asm.immediate(7, RBX, self.asm.isa.lanes() as i32);
@@ -308,7 +304,7 @@ impl LeafWriter<'_> {
     fn registers(&mut self, at: i32, load: bool) {
         for home in 0..self.asm.isa.registers() as u8 {
             let memory = Rm::Mem(Mem::at(RSP, at + 64 * i32::from(home)), false);
-            self.asm.vector(plain(if load { &t::LOAD } else { &t::STORE }, home, memory));
+            self.asm.vector(Line::plain(if load { &t::LOAD } else { &t::STORE }, home, memory));
         }
         if self.asm.isa.masks() {
             for k in 1..8 {
@@ -326,7 +322,7 @@ fn move_accumulators(asm: &mut Asm, fixed: &Fixed, homes: &[u8], ins: &'static t
         for (c, reg) in vectors.iter().enumerate() {
             let memory = Mem::at(RDX, (64 * j + bytes * c) as i32);
             let home = homes.get(*reg as usize).copied().unwrap_or(0);
-            asm.vector(plain(ins, home, Rm::Mem(memory, false)));
+            asm.vector(Line::plain(ins, home, Rm::Mem(memory, false)));
         }
     }
 }
@@ -343,12 +339,12 @@ fn tail_masks(asm: &mut Asm, fixed: &Fixed, homes: &[u8]) {
     }
     let lanes = asm.isa.lanes();
     let splat = fixed.masks.last().map_or(0, home);
-    asm.vector(plain(&t::MOVD, splat, Rm::Reg(R10.0)));
-    asm.vector(plain(&t::SPLAT, splat, Rm::Reg(splat)));
+    asm.vector(Line::plain(&t::MOVD, splat, Rm::Reg(R10.0)));
+    asm.vector(Line::plain(&t::SPLAT, splat, Rm::Reg(splat)));
     for (c, reg) in fixed.masks.iter().enumerate() {
         let numbers: Vec<u8> = (0..lanes).flat_map(|lane| ((c * lanes + lane) as u32).to_le_bytes()).collect();
         let numbers = asm.constant(&numbers);
         let rm = Rm::Mem(numbers, false);
-        asm.vector(Line { first: Some(splat), ..plain(&t::PCMPGTD, home(reg), rm) });
+        asm.vector(Line { first: Some(splat), ..Line::plain(&t::PCMPGTD, home(reg), rm) });
     }
 }

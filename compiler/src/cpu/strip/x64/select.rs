@@ -212,16 +212,8 @@ impl<'a> Select<'a> {
         def
     }
 
-    /// The same 32 bits in every lane, from the pool.
-    fn splat(&mut self, bits: u32) -> (Mem, bool) {
-        let splat = self.masks();
-        let bytes = bits.to_le_bytes();
-        let mem = if splat { self.asm.constant(&bytes) } else { self.asm.constant(&bytes.repeat(self.lanes())) };
-        (mem, splat)
-    }
-
     pub(super) fn splat_source(&mut self, bits: u32) -> Source {
-        let (mem, splat) = self.splat(bits);
+        let (mem, splat) = self.asm.splat(bits);
         Source::Mem(mem, splat)
     }
 
@@ -338,7 +330,7 @@ impl<'a> Select<'a> {
     /// A bool as an integer or the bits of a float: `bits` where it is true.
     pub(super) fn bits_of(&mut self, v: Val, bits: u32) -> Result<VReg, Unsupported> {
         let x = self.reg(v)?;
-        let (mem, splat) = self.splat(bits);
+        let (mem, splat) = self.asm.splat(bits);
         if !self.masks() {
             return Ok(self.vector(&t::ANDPS, Some(x), Source::Mem(mem, splat), None));
         }
@@ -397,7 +389,7 @@ impl<'a> Select<'a> {
                 Ok(self.normal(dtype, all))
             }
             (UnaryOp::Neg, Class::Signed | Class::Unsigned) => {
-                let (mem, splat) = self.splat(0);
+                let (mem, splat) = self.asm.splat(0);
                 let zero = self.load(mem, splat);
                 let x = self.source(v)?;
                 let negated = self.vector(&t::PSUBD, Some(zero), x, None);
@@ -678,14 +670,8 @@ impl<'a> Select<'a> {
 
 /// Where a constant or parameter lies, and whether one element stands for all lanes.
 pub(super) fn uniform_memory(asm: &mut Asm, constant: Option<Scalar>, param: u32) -> (Mem, bool) {
-    let splat = asm.isa.masks();
-    let mem = match constant {
-        Some(value) => {
-            let bytes = lane_bits(value).to_le_bytes();
-            let lanes = if splat { 1 } else { asm.isa.lanes() };
-            asm.constant(&bytes.repeat(lanes))
-        }
-        None => Mem::at(RSI, 64 * param as i32),
-    };
-    (mem, splat)
+    match constant {
+        Some(value) => asm.splat(lane_bits(value)),
+        None => (Mem::at(RSI, 64 * param as i32), asm.isa.masks()),
+    }
 }

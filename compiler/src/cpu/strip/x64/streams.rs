@@ -42,7 +42,7 @@ impl Streams {
         let mut saved = Vec::new();
         let mut accesses = Vec::with_capacity(strip.streams.len());
         for stream in &strip.streams {
-            let access = match (stream.dense, bases.as_slice().first()) {
+            let access = match (stream.is_dense(), bases.as_slice().first()) {
                 (false, _) => Access::Strided,
                 (true, None) => Access::Far,
                 (true, Some(base)) => Access::Near(*base),
