@@ -34,7 +34,7 @@ use crate::plan::{Constant, Guard, Plan};
 use codec::{Codec, Reader};
 
 /// First bytes of every artifact; the digit is the version of this layout.
-const MAGIC: &[u8; 8] = b"fritc 2\n";
+const MAGIC: &[u8; 8] = b"fritc 3\n";
 const ALIGN: usize = 64;
 /// magic, ABI version, number of sections, hash.
 const HEADER: usize = 24;
@@ -190,6 +190,7 @@ pub fn to_bytes(plan: &Plan, module: &Module) -> Vec<u8> {
     constants.write(plan_bytes);
     plan.programs.write(plan_bytes);
     plan.entries.write(plan_bytes);
+    plan.preparation.write(plan_bytes);
     plan.kernels.write(plan_bytes);
     code.extend(&plan.code);
     pool.count.write(tensors);
@@ -275,13 +276,13 @@ pub fn from_map(map: &Arc<Mmap>) -> Result<Artifact, ArtifactError> {
     let constants: Option<Vec<Constant>> =
         constants.into_iter().map(|(name, i)| Some(Constant { name, value: tensors.get(i)?.clone() })).collect();
     let constants = constants.ok_or_else(|| ArtifactError::Damaged("a constant is missing".to_owned()))?;
-    let (programs, entries, kernels) =
-        (Codec::read(&mut reader)?, Codec::read(&mut reader)?, Codec::read(&mut reader)?);
+    let (programs, entries) = (Codec::read(&mut reader)?, Codec::read(&mut reader)?);
+    let (preparation, kernels) = (Codec::read(&mut reader)?, Codec::read(&mut reader)?);
     if !reader.is_empty() {
         return Err(ArtifactError::Damaged("the plan has more bytes than it takes".to_owned()));
     }
     let code = section(Section::Code)?.1.to_vec();
-    let plan = Plan { programs, entries, kernels, code, constants, source };
+    let plan = Plan { programs, entries, preparation, kernels, code, constants, source };
     let mut reader = Reader::new(section(Section::Module)?.1);
     let (module_text, module_tensors) = (Codec::read(&mut reader)?, Codec::read(&mut reader)?);
     Ok(Artifact { plan, target: Target { name, features }, abi, module_text, module_tensors, tensors })

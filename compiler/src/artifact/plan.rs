@@ -119,6 +119,7 @@ variants! {
         5 Host;
         6 State(index);
         7 Prefix(of);
+        8 Prepared(output);
     }
     StateForm {
         0 InPlace { storage };

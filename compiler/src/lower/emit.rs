@@ -8,10 +8,12 @@ use std::collections::HashMap;
 
 use frit_ir::{BinaryOp, DType, Dim, Function, Node, Op, ReduceKind, Symbol, TensorType, UnaryOp, Value, ValueType};
 
+use super::combine::offsets;
 use super::index::{Ranges, delinearize, linearize};
+use super::line::Lines;
 use super::{LowerError, contract};
 use crate::kernel::build::KernelBuilder;
-use crate::kernel::{BufferId, Combine, Reg, Scalar, Stmt};
+use crate::kernel::{BufferId, Reg, Scalar, Stmt};
 
 /// Reductions over at most this many elements are written out instead of looped.
 pub(crate) const UNROLLED: i64 = frit_passes::fuse::SMALL_REDUCE;
@@ -27,12 +29,14 @@ pub(crate) struct Emitter<'a> {
     pub(crate) rows: HashMap<Value, Reg>,
     /// Row-major position of the current row.
     pub(crate) row: Dim,
+    /// Values of the current row that several passes over it share.
+    pub(crate) lines: Lines,
     known: Vec<HashMap<(Value, Vec<Dim>), Reg>>,
     /// How many indices around were moved inside of extents that may be 0.
     unsure: u32,
 }
 
-type Emitted = Result<Reg, LowerError>;
+pub(super) type Emitted = Result<Reg, LowerError>;
 
 /// The type that arithmetic on `dtype` happens in.
 pub(crate) fn arithmetic(dtype: DType) -> DType {
@@ -51,6 +55,7 @@ impl<'a> Emitter<'a> {
             memory: HashMap::new(),
             rows: HashMap::new(),
             row: Dim::ZERO,
+            lines: Lines::default(),
             known: Vec::new(),
             unsure: 0,
         }
@@ -123,7 +128,11 @@ impl<'a> Emitter<'a> {
         if let Some(reg) = self.known.iter().rev().find_map(|scope| scope.get(&key)) {
             return Ok(*reg);
         }
-        let reg = self.emit_new(value, index)?;
+        let reg = match self.from_line(value, index) {
+            Some(reg) => reg,
+            None => self.emit_new(value, index)?,
+        };
+        self.to_line(value, index, reg);
         if let Some(scope) = self.known.last_mut() {
             scope.insert(key, reg);
         }
@@ -159,28 +168,56 @@ impl<'a> Emitter<'a> {
     }
 
     /// Whether a value is read from memory or a register instead of computed.
-    fn is_kept(&self, value: Value) -> bool {
-        self.memory.contains_key(&value) || self.rows.contains_key(&value)
+    pub(super) fn is_kept(&self, value: Value) -> bool {
+        self.memory.contains_key(&value) || self.rows.contains_key(&value) || self.lines.holds(value)
     }
 
-    /// x y + z, where a sum may round once: the product is used nowhere else and not in memory.
-    fn contracted(&self, node: &Node) -> Option<(Value, Value, Value)> {
-        let (Op::Binary(BinaryOp::Add), [a, b]) = (&node.op, node.operands()) else { return None };
-        let float = |v: Value| self.body.ty(v).tensor().is_some_and(|t| matches!(t.dtype, DType::F32 | DType::F64));
-        [(*a, *b), (*b, *a)].into_iter().filter(|_| node.numerics.contract).find_map(|(product, z)| {
-            let factor = self.body.node(product.node);
-            match (&factor.op, factor.operands()) {
-                (Op::Binary(BinaryOp::Mul), [x, y])
-                    if factor.numerics.contract
-                        && !self.is_kept(product)
-                        && float(product)
-                        && self.body.use_count(product) == 1 =>
-                {
-                    Some((*x, *y, z))
-                }
-                _ => None,
+    /// The factors of a product that the sum which takes it may round with: it is used nowhere else and not in memory.
+    pub(super) fn factors(&self, product: Value) -> Option<(Value, Value)> {
+        let factor = self.body.node(product.node);
+        let float = self.body.ty(product).tensor().is_some_and(|t| matches!(t.dtype, DType::F32 | DType::F64));
+        match (&factor.op, factor.operands()) {
+            (Op::Binary(BinaryOp::Mul), [x, y])
+                if factor.numerics.contract && !self.is_kept(product) && float && self.body.use_count(product) == 1 =>
+            {
+                Some((*x, *y))
             }
-        })
+            _ => None,
+        }
+    }
+
+    /// A sum of two values, where one is a product and both may round once.
+    fn contracted(&mut self, node: &Node, index: &[Dim]) -> Result<Option<Reg>, LowerError> {
+        let (Op::Binary(BinaryOp::Add), [a, b], true) = (&node.op, node.operands(), node.numerics.contract) else {
+            return Ok(None);
+        };
+        for (product, z) in [(*a, *b), (*b, *a)] {
+            if let Some((x, y)) = self.factors(product) {
+                let (x, y, z) = (self.emit(x, index)?, self.emit(y, index)?, self.emit(z, index)?);
+                return Ok(Some(self.kb.fma(x, y, z)));
+            }
+            if let Some(sum) = self.likely_contracted(product, z, index)? {
+                return Ok(Some(sum));
+            }
+        }
+        Ok(None)
+    }
+
+    /// `select(c, x y, f(w)) + z` with a function that is rarely needed: both sides take the sum, so that the usual
+    /// one rounds once in lanes that need the function and in those that don't.
+    fn likely_contracted(&mut self, chosen: Value, z: Value, index: &[Dim]) -> Result<Option<Reg>, LowerError> {
+        let node = self.body.node(chosen.node);
+        let (Op::Select { likely }, [c, product, rare]) = (&node.op, node.operands()) else { return Ok(None) };
+        let free = likely.0 && !self.is_kept(chosen) && self.body.use_count(chosen) == 1;
+        let (Some((x, y)), Some((function, w)), true) = (self.factors(*product), self.rare(*rare), free) else {
+            return Ok(None);
+        };
+        let (c, z) = (self.emit(*c, index)?, self.emit(z, index)?);
+        let (x, y, w) = (self.emit(x, index)?, self.emit(y, index)?, self.emit(w, index)?);
+        let (usual, product) = (self.kb.fma(x, y, z), self.kb.binary(BinaryOp::Mul, x, y));
+        let rescued = self.kb.rescue(c, product, function, w);
+        let rescued = self.kb.binary(BinaryOp::Add, rescued, z);
+        Ok(Some(self.kb.select(c, usual, rescued)))
     }
 
     /// An elementary function of f32 and its operand, when that is what a value is and it is not in memory.
@@ -217,9 +254,8 @@ impl<'a> Emitter<'a> {
                 self.unary(*op, x)
             }
             Op::Binary(op) => {
-                if let Some((x, y, z)) = self.contracted(node) {
-                    let (x, y, z) = (self.emit(x, index)?, self.emit(y, index)?, self.emit(z, index)?);
-                    return Ok(self.kb.fma(x, y, z));
+                if let Some(sum) = self.contracted(node, index)? {
+                    return Ok(sum);
                 }
                 let (a, b) = (self.emit(operands[0], index)?, self.emit(operands[1], index)?);
                 Ok(self.binary(*op, a, b))
@@ -335,7 +371,7 @@ impl<'a> Emitter<'a> {
                         for offset in offsets(&extents) {
                             values.push(contract::term(self, value, index, &offset)?);
                         }
-                        self.combine_tree(values, ReduceKind::Sum, terms.dtype)
+                        self.combine_tree(values, ReduceKind::Sum, terms.dtype, node.numerics.reassociate)
                     }
                     _ => Err(self.unsupported(value, "a contraction in the middle of a kernel".to_owned())),
                 }
@@ -547,144 +583,6 @@ impl<'a> Emitter<'a> {
         let safe = self.kb.select(ok, at, zero);
         self.as_index(safe)
     }
-
-    fn emit_small_reduce(
-        &mut self,
-        value: Value,
-        x: Value,
-        axes: &[usize],
-        kind: ReduceKind,
-        index: &[Dim],
-    ) -> Emitted {
-        let dims = self.dims(x)?;
-        let extents = axes.iter().map(|&a| dims[a].known()).collect::<Option<Vec<i64>>>();
-        let Some(extents) = extents.filter(|e| e.iter().product::<i64>() <= UNROLLED) else {
-            return Err(LowerError::Unfusable {
-                origin: self.body.node(value.node).origin.to_string(),
-                message: "a large reduction is needed at another place than its row".to_owned(),
-            });
-        };
-        let mut values = Vec::new();
-        for offset in offsets(&extents) {
-            let source = reduced_index(axes, index, &offset);
-            values.push(self.emit(x, &source)?);
-        }
-        let dtype = self.tensor(x)?.dtype;
-        self.combine_tree(values, kind, dtype)
-    }
-
-    /// At most 16 values combined in the order of `frit_ir::order`.
-    pub(crate) fn combine_tree(&mut self, values: Vec<Reg>, kind: ReduceKind, dtype: DType) -> Emitted {
-        let work = reduction_type(dtype);
-        let mut lanes: Vec<Reg> = values.into_iter().map(|v| self.cast(v, work, false)).collect();
-        if matches!(kind, ReduceKind::ArgMin | ReduceKind::ArgMax) {
-            return self.first_extreme(&lanes, kind);
-        }
-        if lanes.is_empty() {
-            let start = combine_of(kind, Reg(0)).neutral(work);
-            let neutral = start.ok_or_else(|| LowerError::Internal("no neutral element".to_owned()))?;
-            let value = self.kb.constant(neutral);
-            return Ok(self.cast(value, dtype, false));
-        }
-        if self.kb.is_fast() && work.is_float() && lanes.len() > 2 && matches!(kind, ReduceKind::Min | ReduceKind::Max)
-        {
-            let value = self.plain_extreme(&lanes, kind);
-            return Ok(self.cast(value, dtype, false));
-        }
-        let combine = combine_of(kind, lanes[0]).op();
-        let mut step = UNROLLED as usize / 2;
-        while step > 0 {
-            for i in 0..step {
-                if i + step < lanes.len() {
-                    lanes[i] = self.kb.binary(combine, lanes[i], lanes[i + step]);
-                }
-            }
-            lanes.truncate(step);
-            step /= 2;
-        }
-        let mut result = lanes[0];
-        if kind == ReduceKind::Sum && work.is_float() {
-            // Lanes start from +0: a sum of nothing but -0 is +0.
-            let zero = self.kb.constant(Scalar { dtype: work, bits: 0 });
-            result = self.kb.binary(BinaryOp::Add, result, zero);
-        }
-        Ok(self.cast(result, dtype, false))
-    }
-
-    /// The smallest or largest of several floats, zeros of both signs taken as equal: one comparison each, and one look
-    /// for NaN at them all.
-    fn plain_extreme(&mut self, values: &[Reg], kind: ReduceKind) -> Reg {
-        let mut best = values.to_vec();
-        while best.len() > 1 {
-            let pairs = best.chunks(2).map(|pair| match *pair {
-                [a, b] => {
-                    let less = if kind == ReduceKind::Min { (a, b) } else { (b, a) };
-                    let first = self.kb.binary(BinaryOp::Lt, less.0, less.1);
-                    self.kb.select(first, a, b)
-                }
-                _ => pair[0],
-            });
-            best = pairs.collect();
-        }
-        let mut ordered: Vec<Reg> = values.iter().map(|v| self.kb.binary(BinaryOp::Eq, *v, *v)).collect();
-        while ordered.len() > 1 {
-            let pairs = ordered.chunks(2).map(|pair| match *pair {
-                [a, b] => self.kb.binary(BinaryOp::And, a, b),
-                _ => pair[0],
-            });
-            ordered = pairs.collect();
-        }
-        let dtype = self.kb.reg_type(values[0]);
-        let nan = if dtype == DType::F64 { Scalar::f64(f64::NAN) } else { Scalar::f32(f32::NAN) };
-        let nan = self.kb.constant(nan);
-        self.kb.select(ordered[0], best[0], nan)
-    }
-
-    /// Index of the first extreme value; the first NaN wins.
-    fn first_extreme(&mut self, values: &[Reg], kind: ReduceKind) -> Emitted {
-        let Some((&first, rest)) = values.split_first() else {
-            return Err(LowerError::Internal("the extreme of nothing".to_owned()));
-        };
-        let (mut best, mut at) = (first, self.kb.constant(Scalar::i64(0)));
-        for (i, &v) in rest.iter().enumerate() {
-            let better = match kind {
-                ReduceKind::ArgMin => self.kb.binary(BinaryOp::Lt, v, best),
-                _ => self.kb.binary(BinaryOp::Lt, best, v),
-            };
-            let better = if self.kb.reg_type(v).is_float() {
-                let (v_is, best_is) = (self.kb.binary(BinaryOp::Eq, v, v), self.kb.binary(BinaryOp::Eq, best, best));
-                let v_nan = self.kb.unary(UnaryOp::Not, v_is);
-                let first_nan = self.kb.binary(BinaryOp::And, v_nan, best_is);
-                self.kb.binary(BinaryOp::Or, better, first_nan)
-            } else {
-                better
-            };
-            let here = self.kb.constant(Scalar::i64(i as i64 + 1));
-            best = self.kb.select(better, v, best);
-            at = self.kb.select(better, here, at);
-        }
-        Ok(at)
-    }
-}
-
-/// The type that values of `dtype` are reduced in: bools as u8, 16-bit floats as f32.
-pub(crate) fn reduction_type(dtype: DType) -> DType {
-    match dtype {
-        DType::Bool => DType::U8,
-        other => arithmetic(other),
-    }
-}
-
-/// How a large reduction combines; argmin and argmax also need the index.
-pub(crate) fn combine_of(kind: ReduceKind, at: Reg) -> Combine {
-    match kind {
-        ReduceKind::Sum => Combine::Sum,
-        ReduceKind::Prod => Combine::Prod,
-        ReduceKind::Min => Combine::Min,
-        ReduceKind::Max => Combine::Max,
-        ReduceKind::ArgMin => Combine::ArgMin(at),
-        ReduceKind::ArgMax => Combine::ArgMax(at),
-    }
 }
 
 /// Element `position` of a tensor as a scalar.
@@ -694,31 +592,4 @@ pub(crate) fn scalar_at(tensor: &frit_ir::Tensor, position: usize) -> Option<Sca
     let mut word = [0u8; 8];
     word.get_mut(..size)?.copy_from_slice(bytes);
     Some(Scalar { dtype: tensor.dtype(), bits: u64::from_le_bytes(word) })
-}
-
-/// Every index of a small shape, row-major.
-pub(crate) fn offsets(extents: &[i64]) -> Vec<Vec<Dim>> {
-    let mut all = vec![Vec::new()];
-    for &extent in extents {
-        all = all
-            .iter()
-            .flat_map(|prefix: &Vec<Dim>| {
-                (0..extent).map(move |i| {
-                    let mut index = prefix.clone();
-                    index.push(Dim::Known(i));
-                    index
-                })
-            })
-            .collect();
-    }
-    all
-}
-
-/// The operand index of a reduction from the result's index and the position along the reduced axes.
-pub(crate) fn reduced_index(axes: &[usize], kept: &[Dim], offset: &[Dim]) -> Vec<Dim> {
-    let rank = axes.len() + kept.len();
-    let (mut kept, mut offset) = (kept.iter(), offset.iter());
-    (0..rank)
-        .filter_map(|axis| if axes.contains(&axis) { offset.next().cloned() } else { kept.next().cloned() })
-        .collect()
 }

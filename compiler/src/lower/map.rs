@@ -14,7 +14,7 @@ use crate::schedule::Directive;
 /// Elements of a flat loop that one outer iteration takes.
 const BLOCK: i64 = 2048;
 /// Statements that a body with its periods written out may have.
-const LARGE: usize = 400;
+const LARGE: usize = 800;
 /// Elements worth a thread.
 const GRAIN: i64 = 16_384;
 /// Lanes of a vector loop: one accumulator of 16, whatever the width of the machine.
@@ -194,33 +194,115 @@ pub(crate) fn nest<'a>(
     body: impl Fn(&mut Emitter<'a>, &Dim, &[Dim]) -> Result<(), LowerError>,
 ) -> Result<(), LowerError> {
     let axes: Vec<usize> = (0..dims.len()).filter(|&a| dims[a] != Dim::ONE).collect();
-    // Most merged first: the first that leaves no division in the innermost index.
+    let mut best = Form { merged: 1, cut: Cutting::None };
+    let mut best_use = 0.0;
     let mut merged = axes.len();
-    let mut periodic = None;
-    let before = lowering.e.kb.mark();
     while merged > 0 {
-        let inner = write(&mut lowering.e, dims, &axes, merged, 1, &body)?;
-        let Some(by) = divisors(&lowering.e, &inner.vector) else {
-            return schedule(lowering, inner);
-        };
+        let plain = Form { merged, cut: Cutting::None };
+        let before = lowering.e.kb.mark();
+        let Trial { usage, divisors, loops } = attempt(&mut lowering.e, dims, &axes, plain, &body)?;
+        // Nothing does better: it stays.
+        if usage >= 1.0 {
+            return schedule(lowering, loops);
+        }
         lowering.e.kb.back_to(before);
-        // What repeats with a short period is written out: the loop then runs over whole periods.
-        if let [period] = by[..]
-            && (2..=UNROLLED).contains(&period)
-            && periodic.is_none()
-            && whole(axes.iter().rev().take(merged).map(|&a| &dims[a]), period)
-        {
-            let inner = write(&mut lowering.e, dims, &axes, merged, period, &body)?;
-            if divisors(&lowering.e, &inner.vector).is_none() && statements(&lowering.e) <= LARGE {
-                periodic = Some((merged, period));
-            }
+        if usage > best_use {
+            (best, best_use) = (plain, usage);
+        }
+        let Some(by) = divisors else { break };
+        let last = || axes.iter().rev().take(merged).map(|&a| &dims[a]);
+        for cut in cuts(&by).into_iter().filter(|c| whole(last(), c.elements())) {
+            let form = Form { merged, cut };
+            let before = lowering.e.kb.mark();
+            let trial = attempt(&mut lowering.e, dims, &axes, form, &body)?;
             lowering.e.kb.back_to(before);
+            if trial.usage > best_use {
+                (best, best_use) = (form, trial.usage);
+            }
         }
         merged -= 1;
     }
-    let (merged, period) = periodic.unwrap_or((1, 1));
-    let inner = write(&mut lowering.e, dims, &axes, merged, period, &body)?;
-    schedule(lowering, inner)
+    let loops = write(&mut lowering.e, dims, &axes, best, &body)?;
+    schedule(lowering, loops)
+}
+
+/// How a phase over the elements of a shape is written.
+#[derive(Clone, Copy, Debug)]
+struct Form {
+    /// How many of the last axes the innermost loop runs over.
+    merged: usize,
+    cut: Cutting,
+}
+
+/// What becomes of the elements of the innermost loop. Numbers of elements divide the length of the merged axes.
+#[derive(Clone, Copy, Debug)]
+enum Cutting {
+    /// They follow one another.
+    None,
+    /// So many are written out in one iteration: what repeats with this period needs no division then.
+    Period(i64),
+    /// The loop is so long; what is divided by its length is the outer loop's.
+    Block(i64),
+}
+
+impl Cutting {
+    fn elements(self) -> i64 {
+        match self {
+            Cutting::None => 1,
+            Cutting::Period(n) | Cutting::Block(n) => n,
+        }
+    }
+}
+
+/// Ways around the divisors of an innermost index.
+fn cuts(by: &[i64]) -> Vec<Cutting> {
+    let common = by.iter().copied().fold(0, gcd);
+    let mut cuts = Vec::new();
+    if let [period] = *by
+        && (2..=UNROLLED).contains(&period)
+    {
+        cuts.push(Cutting::Period(period));
+    }
+    if common > 1 {
+        cuts.push(Cutting::Block(common));
+    }
+    cuts
+}
+
+fn gcd(a: i64, b: i64) -> i64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// A form that was written.
+struct Trial {
+    loops: Loops,
+    /// What share of a vector's lanes it keeps busy; 0 where indices are divided in the innermost loop.
+    usage: f64,
+    /// By what they are; `None` where they are not, nothing by what is not known.
+    divisors: Option<Vec<i64>>,
+}
+
+fn attempt<'a>(
+    e: &mut Emitter<'a>,
+    dims: &[Dim],
+    axes: &[usize],
+    form: Form,
+    body: &impl Fn(&mut Emitter<'a>, &Dim, &[Dim]) -> Result<(), LowerError>,
+) -> Result<Trial, LowerError> {
+    /// What accesses with a stride are worth.
+    const STRIDED: f64 = 0.7;
+    let loops = write(e, dims, axes, form, body)?;
+    let divisors = divisors(e, &loops.vector);
+    let large = statements(e) > LARGE;
+    let lanes = i64::from(LANES);
+    let busy = loops.iterations.map_or(1.0, |n| n as f64 / ((n + lanes - 1) / lanes * lanes).max(1) as f64);
+    let usage = match form.cut {
+        _ if divisors.is_some() => 0.0,
+        Cutting::Period(_) if large => 0.0,
+        Cutting::Period(_) => STRIDED * busy,
+        Cutting::None | Cutting::Block(_) => busy,
+    };
+    Ok(Trial { loops, usage, divisors })
 }
 
 /// Loop variables of a phase that was written.
@@ -229,6 +311,8 @@ struct Loops {
     vector: Symbol,
     /// Elements one outer iteration takes, when known.
     inner: Option<i64>,
+    /// Iterations of the innermost loop, when known.
+    iterations: Option<i64>,
 }
 
 fn schedule(lowering: &mut Lowering<'_>, loops: Loops) -> Result<(), LowerError> {
@@ -238,31 +322,42 @@ fn schedule(lowering: &mut Lowering<'_>, loops: Loops) -> Result<(), LowerError>
     Ok(())
 }
 
-/// Writes the phase with the last `merged` axes as the innermost loop, `period` elements (which divide its length) an
-/// iteration.
+/// Writes the phase in a form.
 fn write<'a>(
     e: &mut Emitter<'a>,
     dims: &[Dim],
     axes: &[usize],
-    merged: usize,
-    period: i64,
+    form: Form,
     body: &impl Fn(&mut Emitter<'a>, &Dim, &[Dim]) -> Result<(), LowerError>,
 ) -> Result<Loops, LowerError> {
-    let (outer_axes, inner_axes) = axes.split_at(axes.len() - merged.min(axes.len()));
+    let (outer_axes, inner_axes) = axes.split_at(axes.len() - form.merged.min(axes.len()));
     let extent_of = |axes: &[usize]| axes.iter().fold(Dim::ONE, |n, &a| &n * &dims[a]);
     let (rows, count) = (extent_of(outer_axes), extent_of(inner_axes));
-    // One long loop is cut in blocks, so that threads have something to share.
-    let blocked = outer_axes.is_empty() && count.known().is_none_or(|n| n > BLOCK);
-    let block = Dim::Known(BLOCK / period * period);
-    let (extent, start_scale) = if blocked { (count.ceildiv(&block), block.clone()) } else { (rows, count.clone()) };
+    let period = if let Cutting::Period(n) = form.cut { n } else { 1 };
+    let block = match form.cut {
+        Cutting::Block(n) => Some(n),
+        // One long loop is cut in blocks, so that threads have something to share.
+        Cutting::None | Cutting::Period(_) => {
+            let long = outer_axes.is_empty() && count.known().is_none_or(|n| n > BLOCK);
+            long.then_some(BLOCK / period * period)
+        }
+    };
+    let (extent, length) = match block.map(Dim::Known) {
+        Some(block) => (&rows * &count.ceildiv(&block), block),
+        None => (rows, count.clone()),
+    };
     let (outer, p) = e.var(&extent);
     e.open();
-    let start = &p * &start_scale;
-    let inner_extent = if blocked { block.minimum(&(&count - &start)) } else { count.clone() };
+    let start = &p * &length;
     let repeats = Dim::Known(period);
-    let most = if blocked { &block } else { &inner_extent };
-    let inner_extent = if period == 1 { inner_extent.clone() } else { inner_extent.floordiv(&repeats) };
-    let (vector, j) = e.var(&if period == 1 { most.clone() } else { most.floordiv(&repeats) });
+    let whole = &length * &count.floordiv(&length) == count;
+    // The last block is shorter where blocks don't divide the length; there is one row then.
+    let inner_extent = if whole { length.clone() } else { length.minimum(&(&count - &start)) };
+    let (inner_extent, most) = match period {
+        1 => (inner_extent, length.clone()),
+        _ => (inner_extent.floordiv(&repeats), length.floordiv(&repeats)),
+    };
+    let (vector, j) = e.var(&most);
     e.open();
     let sub = |axes: &[usize]| axes.iter().map(|&a| dims[a].clone()).collect::<Vec<_>>();
     let mut written = Ok(());
@@ -270,17 +365,15 @@ fn write<'a>(
         let j = &(&j * &repeats) + &Dim::Known(k);
         let position = &start + &j;
         let mut index = vec![Dim::ZERO; dims.len()];
-        if blocked {
-            for (&axis, i) in axes.iter().zip(delinearize(&position, &sub(axes), &e.ranges)) {
-                index[axis] = i;
+        // Rows and what lies in them are told apart by the loops, where the loops do.
+        let places = match block {
+            Some(_) => delinearize(&position, &sub(axes), &e.ranges),
+            None => {
+                [delinearize(&p, &sub(outer_axes), &e.ranges), delinearize(&j, &sub(inner_axes), &e.ranges)].concat()
             }
-        } else {
-            for (&axis, i) in outer_axes.iter().zip(delinearize(&p, &sub(outer_axes), &e.ranges)) {
-                index[axis] = i;
-            }
-            for (&axis, i) in inner_axes.iter().zip(delinearize(&j, &sub(inner_axes), &e.ranges)) {
-                index[axis] = i;
-            }
+        };
+        for (&axis, i) in axes.iter().zip(places) {
+            index[axis] = i;
         }
         let position = e.ranges.simplify(&position);
         written = written.and_then(|()| body(e, &position, &index));
@@ -290,7 +383,7 @@ fn write<'a>(
     let stmts = e.close();
     written?;
     e.kb.push_phase(outer.clone(), extent, stmts);
-    Ok(Loops { outer, vector, inner: if blocked { Some(BLOCK) } else { count.known() } })
+    Ok(Loops { outer, vector, inner: length.known(), iterations: most.known() })
 }
 
 /// Whether periods divide a number of elements.

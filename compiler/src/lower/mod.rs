@@ -19,9 +19,11 @@
 //! sums is that of `frit_ir::order` in every form.
 
 mod append;
+mod combine;
 mod contract;
 mod emit;
 mod index;
+mod line;
 mod map;
 mod rows;
 mod special;

@@ -6,8 +6,10 @@ use std::collections::HashMap;
 use frit_ir::{BinaryOp, DType, Dim, NodeId, Op, OpClass, ReduceKind, Value};
 use frit_passes::fuse::kernel_shape;
 
-use super::emit::{Emitter, UNROLLED, combine_of, reduced_index, reduction_type};
+use super::combine::{combine_of, reduced_index, reduction_type};
+use super::emit::{Emitter, UNROLLED};
 use super::index::{delinearize, linearize};
+use super::line::Pass;
 use super::{LowerError, Lowering, contract, map};
 use crate::kernel::{Acc, BufferId, Combine, Reg, Role, Scalar, Stmt};
 use crate::schedule::Directive;
@@ -138,6 +140,7 @@ fn row(lowering: &mut Lowering<'_>, rows: &Rows, p: &Dim) -> Result<(), LowerErr
         let ok = lowering.e.kb.binary(BinaryOp::Le, n, limit);
         lowering.e.kb.push(Stmt::Check { ok, code });
     }
+    plan_lines(lowering, rows)?;
     for level in 1..=depth(rows) {
         let large: Vec<&Large> = rows.large.iter().filter(|l| l.level == level).collect();
         let results = reduce_row(lowering, rows, level, &large, p)?;
@@ -160,8 +163,12 @@ fn row(lowering: &mut Lowering<'_>, rows: &Rows, p: &Dim) -> Result<(), LowerErr
             let var = lowering.e.for_(rows.length.clone(), |e, r| {
                 let position = layout.position(e, p, r);
                 let index = delinearize(&position, &dims, &e.ranges);
-                let element = e.emit(value, &index)?;
-                e.kb.push(Stmt::Store { buffer, index: position, value: element });
+                if e.keeps(&dims) {
+                    e.begin_pass(depth(rows), index.clone(), r.clone());
+                }
+                let element = e.emit(value, &index);
+                e.end_pass();
+                e.kb.push(Stmt::Store { buffer, index: position, value: element? });
                 Ok::<(), LowerError>(())
             })?;
             lowering.schedule.directives.push(Directive::Vector { var, lanes: map::LANES });
@@ -182,6 +189,25 @@ fn row(lowering: &mut Lowering<'_>, rows: &Rows, p: &Dim) -> Result<(), LowerErr
         }
     }
     Ok(())
+}
+
+/// Chooses what the passes over a row share, where its elements are passed over one by one.
+fn plan_lines(lowering: &mut Lowering<'_>, rows: &Rows) -> Result<(), LowerError> {
+    let Some(length) = rows.length.known().filter(|n| *n <= TILE) else { return Ok(()) };
+    let reduced = |large: &Large| match &lowering.body.node(large.value.node).op {
+        Op::Reduce { .. } => lowering.body.node(large.value.node).operands().first().copied(),
+        _ => None,
+    };
+    let Some(first) = rows.large.first().and_then(reduced) else { return Ok(()) };
+    let mut passes = Vec::new();
+    for level in 1..=depth(rows) {
+        let large: Vec<&Large> = rows.large.iter().filter(|l| l.level == level).collect();
+        let single = trailing(&large) == 1;
+        passes.push(Pass { roots: large.into_iter().filter(|_| single).filter_map(reduced).collect() });
+    }
+    passes.push(Pass { roots: lowering.outputs.iter().map(|(value, _)| *value).collect() });
+    let dims = lowering.e.dims(first)?;
+    lowering.e.plan_lines(&passes, &dims, length)
 }
 
 /// Where row and reduced position lie among the elements that are reduced: kept and reduced axes may interleave.
@@ -286,14 +312,19 @@ struct Cut {
 fn cut(large: &[&Large], length: &Dim, split: bool) -> Cut {
     /// Shortest line worth a tile.
     const LINE: i64 = 64;
-    let tiles = length.ceildiv(&Dim::Known(TILE));
-    let by_order = Cut { group: 1, size: Dim::Known(TILE), tiles, stores: Vec::new() };
+    let by_size = |group: i64| {
+        let size = TILE / group * group;
+        Cut { group, size: Dim::Known(size), tiles: length.ceildiv(&Dim::Known(size)), stores: Vec::new() }
+    };
+    let by_order = by_size(1);
     let extents = &large[0].extents;
     if !large.iter().all(|l| order_is_free(l) && l.extents == *extents) {
         return by_order;
     }
     let group = trailing(large);
     let leading = extents.len() - 1 - usize::from(group > 1);
+    // Shorter lines follow one another in a tile of whole groups.
+    let by_order = if length.known().is_some() { by_size(group) } else { by_order };
     match extents.get(leading).and_then(Dim::known) {
         Some(line) if line >= LINE && leading > 0 => {
             let tiles = Dim::product(&extents[..leading]);
@@ -339,8 +370,12 @@ fn tile(
     let (var, r) = lowering.e.var(&lines);
     lowering.e.open();
     let at = &start + &r;
+    if cut.tiles == Dim::ONE && cut.group == 1 {
+        begin_pass(lowering, large, p, &r)?;
+    }
     let values: Result<Vec<_>, LowerError> =
         large.iter().map(|l| grouped(&mut lowering.e, l, p, &at, cut.group)).collect();
+    lowering.e.end_pass();
     let written = cut.stores.iter().try_for_each(|&(value, buffer)| {
         let position = lowering.e.ranges.simplify(&at);
         let dims = lowering.e.dims(value)?;
@@ -367,6 +402,24 @@ fn tile(
     Ok(results)
 }
 
+/// The pass of one level over the row at `p`, at position `r` of it.
+fn begin_pass(lowering: &mut Lowering<'_>, large: &[&Large], p: &Dim, r: &Dim) -> Result<(), LowerError> {
+    let e = &mut lowering.e;
+    for l in large {
+        let node = e.body.node(l.value.node);
+        let (Op::Reduce { axes, .. }, Some(&x)) = (&node.op, node.operands().first()) else { continue };
+        let dims = e.dims(x)?;
+        if !e.keeps(&dims) {
+            continue;
+        }
+        let kept = delinearize(p, &e.dims(l.value)?, &e.ranges);
+        let at = delinearize(r, &l.extents, &e.ranges);
+        e.begin_pass(l.level - 1, reduced_index(axes, &kept, &at), r.clone());
+        return Ok(());
+    }
+    Ok(())
+}
+
 /// The value that an iteration adds: element `at`, or a group of neighbours from `at * group` on.
 fn grouped(e: &mut Emitter<'_>, large: &Large, p: &Dim, at: &Dim, group: i64) -> Result<(Reg, Combine), LowerError> {
     if group == 1 {
@@ -377,7 +430,7 @@ fn grouped(e: &mut Emitter<'_>, large: &Large, p: &Dim, at: &Dim, group: i64) ->
     for k in 0..group {
         values.push(element(e, large, p, &(&base + &Dim::Known(k)))?.0);
     }
-    let value = e.combine_tree(values, large.kind, reduction_type(large.dtype))?;
+    let value = e.combine_tree(values, large.kind, reduction_type(large.dtype), large.reassociate)?;
     Ok((value, combine_of(large.kind, value)))
 }
 

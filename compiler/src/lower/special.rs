@@ -2,7 +2,7 @@
 
 use frit_ir::{BinaryOp, DType, Dim, Op, ReduceKind, ScatterKind, Value};
 
-use super::emit::{combine_of, reduction_type};
+use super::combine::{combine_of, reduction_type};
 use super::index::{delinearize, linearize};
 use super::{LowerError, Lowering, map};
 use crate::kernel::{BufferId, Reg, Role, Stmt};
@@ -45,7 +45,7 @@ fn cumulate(
     let rows = Dim::product(&others);
     let (outer, p) = lowering.e.var(&rows);
     lowering.e.open();
-    let start = lowering.e.combine_tree(Vec::new(), kind, work)?;
+    let start = lowering.e.combine_tree(Vec::new(), kind, work, false)?;
     lowering.e.kb.push(Stmt::Store { buffer: cell, index: Dim::ZERO, value: start });
     let kept = delinearize(&p, &others, &lowering.e.ranges);
     let last = &extent - &Dim::ONE;

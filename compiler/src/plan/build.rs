@@ -26,10 +26,12 @@ mod guards;
 mod inplace;
 mod library;
 mod lives;
+mod prepare;
 mod symbols;
 
 use append::Appends;
 use lives::lives;
+use prepare::Preparation;
 use symbols::{bind_symbols, bound_by, check_symbols, late_symbols, result_binds};
 
 /// Why a module can't become a plan.
@@ -137,6 +139,7 @@ pub fn build_all(
         built: Built { plan: Plan { source: module.source.clone(), ..Plan::default() }, ..Built::default() },
         params: HashMap::new(),
         functions: HashMap::new(),
+        preparation: Preparation::default(),
     };
     for (name, function) in &module.functions {
         let id = match builder.functions.get(name) {
@@ -157,6 +160,7 @@ pub fn build_all(
         }
         builder.built.plan.entries.push((name.clone(), id));
     }
+    builder.finish_preparation();
     let mut built = builder.built;
     place(&mut built, generate)?;
     Ok(built)
@@ -191,6 +195,7 @@ struct PlanBuilder<'m> {
     built: Built,
     params: HashMap<String, ConstantId>,
     functions: HashMap<String, Option<ProgramId>>,
+    preparation: Preparation,
 }
 
 /// A program in the making.
@@ -211,6 +216,17 @@ pub(super) struct Building {
 type Slots = HashMap<Value, SlotId>;
 
 impl Building {
+    fn new(name: &str, late: Vec<Symbol>) -> Building {
+        Building {
+            program: Program { name: name.to_owned(), ..Program::default() },
+            dims: HashMap::new(),
+            required: HashSet::new(),
+            late,
+            appends: Appends::default(),
+            depth: 0,
+        }
+    }
+
     pub(super) fn dim(&mut self, dim: &Dim) -> DimId {
         if let Some(id) = self.dims.get(dim) {
             return *id;
@@ -298,14 +314,7 @@ impl PlanBuilder<'_> {
 
     /// A function or region as a program. With `donate`, donated inputs are updated where they lie.
     fn program(&mut self, name: &str, function: &Function, donate: bool) -> Result<ProgramId, BuildError> {
-        let mut b = Building {
-            program: Program { name: name.to_owned(), ..Program::default() },
-            dims: HashMap::new(),
-            required: HashSet::new(),
-            late: late_symbols(function),
-            appends: Appends::default(),
-            depth: 0,
-        };
+        let mut b = Building::new(name, late_symbols(function));
         let mut slots = Slots::new();
         for (i, value) in function.input_values().enumerate() {
             let ty = function.ty(value);
@@ -335,6 +344,7 @@ impl PlanBuilder<'_> {
             b.program.outputs.push(Port { name: output.name.clone(), ty: function.ty(output.value).clone(), slot });
         }
         self.states(&mut b, donations, refused)?;
+        self.prepare(&mut b);
         lives(&mut b.program, &self.built.kernels);
         check_symbols(&b, name)?;
         self.built.plan.programs.push(b.program);
@@ -732,7 +742,7 @@ fn count_ops(body: &Function) -> OpCounts {
 fn own_memory(b: &mut Building, slot: SlotId) -> SlotId {
     let root = b.program.root(slot);
     match b.program.slots[root.index()].place {
-        Place::Input(_) | Place::Constant(_) | Place::State(_) | Place::Prefix(_) => {
+        Place::Input(_) | Place::Constant(_) | Place::Prepared(_) | Place::State(_) | Place::Prefix(_) => {
             let ty = b.program.slots[slot.index()].ty.clone();
             let copy = b.slot(&ty);
             b.push(Step::Copy { from: slot, to: copy });

@@ -24,6 +24,11 @@ impl Plan {
         for (name, id) in &self.entries {
             ensure(id.index() < self.programs.len(), || format!("entry `{name}` has no program"))?;
         }
+        if let Some(id) = self.preparation {
+            let program = self.programs.get(id.index());
+            let ready = program.is_some_and(|p| p.inputs.is_empty() && p.symbols.is_empty());
+            ensure(ready, || "what prepares it is no program without inputs".to_owned())?;
+        }
         for kernel in &self.kernels {
             for phase in &kernel.phases {
                 let entry = kernel.code.checked_add(phase.entry);
@@ -102,6 +107,12 @@ impl Checker<'_> {
                 let fits = matches!(&slot.ty, ValueType::Tensor(t) if t.dtype == value.dtype()
                     && t.known_dims().as_deref() == Some(value.shape()));
                 ensure(fits, || format!("slot {index} is {}, its constant is not", slot.ty))
+            }
+            Place::Prepared(output) => {
+                // It runs without anything prepared.
+                let preparation = self.plan.preparation.filter(|id| id.index() != self.index);
+                let port = preparation.and_then(|id| self.plan.programs.get(id.index())?.outputs.get(*output as usize));
+                ensure(port.is_some_and(|p| p.ty == slot.ty), || format!("slot {index}: nothing prepares it"))
             }
             Place::State(state) => {
                 let storage = self.program.states.get(*state as usize).and_then(|s| match &s.form {

@@ -61,6 +61,8 @@ pub struct Plan {
     pub programs: Vec<Program>,
     /// Entry functions by name, in the module's order.
     pub entries: Vec<(String, ProgramId)>,
+    /// Runs once, when a model is made, without inputs: its outputs are the values of [`Place::Prepared`].
+    pub preparation: Option<ProgramId>,
     /// Kernels.
     pub kernels: Vec<PlanKernel>,
     /// Machine code of all kernels, position independent, aligned to 64 when placed.
@@ -257,6 +259,8 @@ pub enum Place {
     Input(u32),
     /// A constant of the plan.
     Constant(ConstantId),
+    /// An output of the plan's preparation; a constant from then on.
+    Prepared(u32),
     /// The arena, alive from step `first` to step `last`; outputs live to the end.
     Arena {
         /// The step that writes it.
@@ -480,6 +484,19 @@ impl LibraryCall {
             LibraryCall::ConvTranspose { .. } => "conv_transpose",
             LibraryCall::Sort { .. } => "sort",
             LibraryCall::Concat { .. } => "concat",
+        }
+    }
+
+    /// The extents that it names.
+    pub fn dims_mut(&mut self) -> Vec<&mut DimId> {
+        match self {
+            LibraryCall::MatMul { batch, m, n, k, lhs_pitch, rhs_pitch, .. } => {
+                batch.iter_mut().chain([m, n, k]).chain(lhs_pitch).chain(rhs_pitch).collect()
+            }
+            LibraryCall::Conv { .. }
+            | LibraryCall::ConvTranspose { .. }
+            | LibraryCall::Sort { .. }
+            | LibraryCall::Concat { .. } => Vec::new(),
         }
     }
 }

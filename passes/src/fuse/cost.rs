@@ -33,7 +33,7 @@ pub(super) struct Limits {
 }
 
 /// Operations of one element of an op's result, its operands given.
-pub(super) fn ops(node: &Node) -> f64 {
+pub fn ops(node: &Node) -> f64 {
     match &node.op {
         Op::Unary(UnaryOp::Sqrt) => 3.0,
         Op::Unary(u) if u.is_elementary() => 8.0,

@@ -60,6 +60,7 @@ use frit_ir::{Function, Module, NodeId, Op, Value};
 use crate::manager::{Context, Pass, PassError};
 pub use append::{Append, append, grown_axis, is_identity};
 use cost::Limits;
+pub use cost::ops as op_cost;
 use former::{Former, Graph};
 use outline::Outline;
 use space::is_small;

@@ -24,7 +24,7 @@ use std::io;
 use std::sync::{Arc, OnceLock};
 
 use frit_compiler::cpu::exec::ExecutableCode;
-use frit_compiler::plan::{OpCounts, Plan, Port, Program, ProgramId, State};
+use frit_compiler::plan::{Constant, ConstantId, OpCounts, Place, Plan, Port, Program, ProgramId, State};
 use frit_ir::{DType, HostValue, Tensor};
 
 pub use context::{Context, Output};
@@ -124,6 +124,9 @@ pub enum ModelError {
         /// What the system said.
         source: io::Error,
     },
+    /// What follows from its constants can't be computed.
+    #[error("what follows from the model's constants can't be computed: {0}")]
+    Preparation(#[from] Box<RunError>),
     /// The module has no function to run.
     #[error("the module has no function{}", name.as_ref().map(|n| format!(" `{n}`")).unwrap_or_default())]
     NoEntry {
@@ -150,15 +153,41 @@ pub(crate) struct ModelData {
     pub(crate) packed: PackedOperands,
 }
 
+impl ModelData {
+    /// A plan with nothing packed.
+    fn new(plan: Plan, code: ExecutableCode) -> ModelData {
+        let facts = plan.programs.iter().map(Facts::of).collect();
+        ModelData { plan, code, facts, packed: PackedOperands::default() }
+    }
+}
+
+/// Runs the preparation of a plan. What it gives are constants from then on, so that nobody else needs to know of it.
+fn prepared(data: ModelData, preparation: ProgramId) -> Result<ModelData, ModelError> {
+    let model = Model { data: Arc::new(data), entry: preparation, pool: None };
+    let outputs = model.run(&[]).map_err(Box::new)?;
+    // No context is left that would hold it.
+    let data = Arc::into_inner(model.data).ok_or_else(|| ModelError::Plan("its preparation still runs".to_owned()))?;
+    let ModelData { mut plan, code, .. } = data;
+    let first = plan.constants.len() as u32;
+    plan.constants.extend(outputs.into_iter().map(|(_, value)| Constant { name: String::new(), value }));
+    for slot in plan.programs.iter_mut().flat_map(|p| &mut p.slots) {
+        if let Place::Prepared(output) = slot.place {
+            slot.place = Place::Constant(ConstantId(first + output));
+        }
+    }
+    // It would be computed again by those who load this plan from a file.
+    plan.preparation = None;
+    Ok(ModelData::new(plan, code))
+}
+
 impl Model {
-    /// Makes a plan ready: checks its references, places its code, aligns its constants, packs those that products
-    /// read. Runs `infer`, else the first
-    /// entry.
+    /// Makes a plan ready: checks its references, places its code, aligns its constants, computes what follows from
+    /// them, packs those that products read. Runs `infer`, else the first entry.
     ///
     /// The plan's code is run as it is: it must come from the code generator, or from a file that the caller trusts.
     ///
     /// # Errors
-    /// A plan that contradicts itself, no executable memory, no entry.
+    /// A plan that contradicts itself, no executable memory, no memory for what is prepared, no entry.
     pub fn new(mut plan: Plan) -> Result<Model, ModelError> {
         plan.check().map_err(ModelError::Plan)?;
         for constant in &mut plan.constants {
@@ -172,9 +201,12 @@ impl Model {
             ExecutableCode::new(&plan.code).map_err(|source| ModelError::Code { bytes: plan.code.len(), source })?;
         let entry = plan.entries.iter().find(|(name, _)| name == "infer").or_else(|| plan.entries.first());
         let entry = entry.map(|(_, id)| *id).ok_or(ModelError::NoEntry { name: None })?;
-        let facts = plan.programs.iter().map(Facts::of).collect();
-        let packed = PackedOperands::of(&plan);
-        Ok(Model { data: Arc::new(ModelData { plan, code, facts, packed }), entry, pool: None })
+        let mut data = ModelData::new(plan, code);
+        if let Some(preparation) = data.plan.preparation {
+            data = prepared(data, preparation)?;
+        }
+        data.packed = PackedOperands::of(&data.plan);
+        Ok(Model { data: Arc::new(data), entry, pool: None })
     }
 
     /// The same model, running another of its functions.

@@ -7,6 +7,7 @@ mod export;
 mod faults;
 mod filetests;
 mod guards;
+mod prepare;
 mod proofs;
 mod random;
 mod robustness;

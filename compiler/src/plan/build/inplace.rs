@@ -70,9 +70,13 @@ fn home(program: &Program, slot: SlotId) -> SlotId {
             // States are pushed in the order of their indices, and only those with a form lie in a state's memory.
             program.states.get(index as usize).map_or(root, |s| program.inputs[s.input as usize].slot)
         }
-        Place::Input(_) | Place::Constant(_) | Place::Arena { .. } | Place::Late | Place::Alias(_) | Place::Host => {
-            root
-        }
+        Place::Input(_)
+        | Place::Constant(_)
+        | Place::Prepared(_)
+        | Place::Arena { .. }
+        | Place::Late
+        | Place::Alias(_)
+        | Place::Host => root,
     }
 }
 

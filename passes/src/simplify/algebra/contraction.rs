@@ -1,13 +1,14 @@
-//! Products that are better not called products.
+//! Products that are better not called products, and sums that are products.
 //!
 //! Canonical: the order in which a library sums a product is its own, so which products are sums is decided from shapes
-//! alone and at every level.
+//! alone and at every level. A sum becomes a product only where it may be reordered.
 
 use frit_ir::op::BinaryOp;
-use frit_ir::types::Dim;
+use frit_ir::types::{DType, Dim};
 use frit_ir::{NodeId, Op, ReduceKind, Value};
 
-use super::movement::input;
+use super::movement::{input, known};
+use super::reduction::reduce_of;
 use super::scope::known_product;
 use super::{Outcome, Rule, Scope, found};
 
@@ -26,6 +27,14 @@ pub(super) static RULES: &[Rule] = &[
         Strict Canonical Rounding, dot_short, |b| {
         let (x, w) = (input(b, &[4, 5, 6]), input(b, &[6, 1]));
         Ok(vec![b.op(dot(2, 0, frit_ir::DType::F32), &[x, w])?])
+    }),
+    rule!("sum-is-dot", "sum(broadcast(x) broadcast(y)) = dot_general(x, y)",
+        "f32 and f64; both hold the summed axes, at least 16 elements; each alone holds kept axes, at least 4 elements",
+        Reassociate Algebra Rounding, sum_is_dot, |b| {
+        let (x, y) = (input(b, &[5, 1, 6, 4]), input(b, &[7, 6, 4]));
+        let (x, y) = (b.broadcast_to(x, known(&[5, 7, 6, 4]))?, b.broadcast_to(y, known(&[5, 7, 6, 4]))?);
+        let product = b.binary(BinaryOp::Mul, x, y)?;
+        Ok(vec![b.reduce(product, vec![2, 3], ReduceKind::Sum, false)?])
     }),
 ];
 
@@ -140,5 +149,85 @@ fn dot_short(s: &Scope<'_>, id: NodeId) -> Outcome {
             return Ok(product);
         }
         b.reduce(product, contracted.collect(), ReduceKind::Sum, false)
+    })
+}
+
+/// A factor of a sum: which axes of the product it holds, and the same without those that it only repeats.
+struct Factor {
+    value: Value,
+    axes: Vec<usize>,
+    dims: Vec<Dim>,
+}
+
+impl Factor {
+    fn of(s: &Scope<'_>, value: Value, whole: &[Dim]) -> Option<Factor> {
+        let (Op::Broadcast { axes, .. }, Some(x)) = (&s.node(value).op, s.operand(value.node, 0)) else { return None };
+        let held = axes.iter().copied().zip(s.dims(x)).filter(|&(_, d)| *d != Dim::ONE);
+        let (axes, dims): (Vec<usize>, Vec<Dim>) = held.map(|(axis, d)| (axis, d.clone())).unzip();
+        axes.iter().zip(&dims).all(|(&a, d)| whole.get(a) == Some(d)).then_some(Factor { value: x, axes, dims })
+    }
+
+    fn holds(&self, axis: usize) -> bool {
+        self.axes.contains(&axis)
+    }
+
+    /// Where the axes of the product lie among its own.
+    fn places(&self, axes: &[usize]) -> Vec<usize> {
+        axes.iter().filter_map(|axis| self.axes.iter().position(|a| a == axis)).collect()
+    }
+}
+
+fn sum_is_dot(s: &Scope<'_>, id: NodeId) -> Outcome {
+    /// Fewest elements to sum.
+    const SUMMED: i64 = 16;
+    /// Fewest elements along the axes that one factor alone holds.
+    const OWN: i64 = 4;
+    let (Some((axes, ReduceKind::Sum, product)), Some(ty)) = (reduce_of(s, id), s.result(id)) else {
+        return Outcome::No;
+    };
+    let Some((x, y)) = s.binary(product.node, BinaryOp::Mul) else { return Outcome::No };
+    let whole = s.dims(product);
+    let (Some(x), Some(y)) = (Factor::of(s, x, whole), Factor::of(s, y, whole)) else { return Outcome::No };
+    if !matches!(ty.dtype, DType::F32 | DType::F64) {
+        return Outcome::Near("neither f32 nor f64");
+    }
+    let real = |keep: &dyn Fn(usize) -> bool| -> Vec<usize> {
+        (0..whole.len()).filter(|&a| whole[a] != Dim::ONE && keep(a)).collect()
+    };
+    let contract = real(&|a| axes.contains(&a));
+    if !contract.iter().all(|&a| x.holds(a) && y.holds(a)) {
+        return Outcome::Near("a factor repeats along a summed axis");
+    }
+    let batch = real(&|a| !axes.contains(&a) && x.holds(a) && y.holds(a));
+    let own = |f: &Factor, other: &Factor| real(&|a| !axes.contains(&a) && f.holds(a) && !other.holds(a));
+    let (x_own, y_own) = (own(&x, &y), own(&y, &x));
+    if batch.len() + x_own.len() + y_own.len() + contract.len() != real(&|_| true).len() {
+        return Outcome::Near("neither factor holds a kept axis");
+    }
+    let at_least =
+        |axes: &[usize], n: i64| known_product(axes.iter().map(|&a| &whole[a])).is_none_or(|count| count >= n);
+    if !at_least(&contract, SUMMED) || !at_least(&x_own, OWN) || !at_least(&y_own, OWN) {
+        return Outcome::Near("too small for a product");
+    }
+    // The side whose axes come first goes left: the result then mostly has its order.
+    let ((x, x_own), (y, y_own)) =
+        if y_own.first() < x_own.first() { ((y, y_own), (x, x_own)) } else { ((x, x_own), (y, y_own)) };
+    let op = Op::DotGeneral {
+        lhs_batch: x.places(&batch),
+        rhs_batch: y.places(&batch),
+        lhs_contract: x.places(&contract),
+        rhs_contract: y.places(&contract),
+        accumulate: ty.dtype,
+    };
+    let made = [batch, x_own, y_own].concat();
+    let mut sorted = made.clone();
+    sorted.sort_unstable();
+    let perm: Vec<usize> = sorted.iter().filter_map(|axis| made.iter().position(|a| a == axis)).collect();
+    let dims = ty.dims.clone();
+    found([product], move |b| {
+        let (x, y) = (b.reshape(x.value, x.dims)?, b.reshape(y.value, y.dims)?);
+        let dot = b.op(op, &[x, y])?;
+        let turned = b.transpose(dot, perm)?;
+        b.reshape(turned, dims)
     })
 }

@@ -54,6 +54,7 @@ impl Usual {
         // Operands that the usual version needs.
         let usual = |op: &Op| match *op {
             Op::Rescue { value, .. } => vec![value],
+            Op::Select(c, value, _) if conditions.contains(&c) => vec![value],
             _ => operands(op).collect(),
         };
         let closure = |roots: &[Val], follow: &dyn Fn(&Op) -> Vec<Val>| {

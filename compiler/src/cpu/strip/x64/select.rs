@@ -294,6 +294,9 @@ impl<'a> Select<'a> {
             Op::Unary(op, x) => self.unary(op, dtype, x)?,
             Op::Binary(..) if self.absorbed.get(self.at) == Some(&true) => return Ok(None),
             Op::Binary(op, a, b) => self.binary(op, self.dtype(a), a, b)?,
+            Op::Select(c, a, _) if self.usual.is_some_and(|u| u.conditions.contains(&c)) => {
+                return self.place(a).map(Some);
+            }
             Op::Select(c, a, b) => self.select(dtype, c, a, b)?,
             Op::Fma(a, b, c) if dtype == DType::F32 => self.fma(a, b, c)?,
             Op::Fma(..) => return refuse(format!("`fma` on {dtype}")),
