@@ -62,7 +62,10 @@ fn canonicalizing_spends_no_fuel() {
         let mut f = Function::new("infer");
         let x = f.add_input("x", TensorType::known(DType::F32, &[4]));
         let mut b = Builder::new(&mut f, Origin::named("t"));
-        let two = b.scalar(DType::F32, 2.0).and_then(|two| b.broadcast_to(two, vec![frit_ir::Dim::Known(4)])).expect("a constant");
+        let two = b
+            .scalar(DType::F32, 2.0)
+            .and_then(|two| b.broadcast_to(two, vec![frit_ir::Dim::Known(4)]))
+            .expect("a constant");
         let y = b.binary(BinaryOp::Pow, x, two).expect("pow");
         f.add_output("y", y);
         Module::of(f)
