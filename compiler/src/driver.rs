@@ -149,13 +149,13 @@ impl CompileError {
     }
 }
 
-/// The passes that `options` ask for.
+/// The passes that `options` ask for, and `canonicalize` where their text leaves it out.
 ///
 /// # Errors
 /// A text that is no pipeline.
 pub fn pipeline(options: &Options) -> Result<Pipeline, CompileError> {
     Ok(match &options.passes {
-        Some(text) => Pipeline::parse(text)?,
+        Some(text) => Pipeline::parse(text)?.with_canonicalize(),
         None => Pipeline::of(options.level),
     })
 }

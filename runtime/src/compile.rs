@@ -1,16 +1,17 @@
 //! Modules to models, and a runner that compiles for the inputs it meets.
 //!
 //! Most models compile once. Some compute shapes from the values of inputs; those are compiled with the values fixed,
-//! and a guard of the plan refuses other values. A [`Runner`] keeps a few such models and compiles another when none
+//! and a guard of the plan refuses other values. An input that is declared without a shape gets that of its value. A [`Runner`] keeps a few such models and compiles another when none
 //! fits.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
 
 use frit_compiler::artifact;
 use frit_compiler::driver::{self, CompileError, Times};
 use frit_compiler::plan::build::KernelSource;
-use frit_ir::{HostValue, Module, Op, Tensor};
+use frit_ir::{HostValue, Module, Op, Tensor, TensorType, Value, ValueType};
 use frit_passes::legalize::LegalizeError;
 use frit_passes::manager::{PassError, Report};
 
@@ -65,7 +66,9 @@ impl Model {
         inputs: &[(&str, &HostValue)],
         options: &CompileOptions,
     ) -> Result<Compiled, LoadError> {
-        fixing(inputs, options, |options| Model::compile(module.clone(), options)).map(|(compiled, _)| compiled)
+        let module = shaped(module, inputs);
+        fixing(inputs, options, |options| Model::compile(module.as_ref().clone(), options))
+            .map(|(compiled, _)| compiled)
     }
 
     /// Reads and compiles a file with default options. Code of a `.fritc` is not trusted; see
@@ -90,6 +93,32 @@ pub(crate) fn refused(error: CompileError) -> LoadError {
         }
         other => LoadError::Compile(other),
     }
+}
+
+/// Inputs of a module's entry whose shape it leaves open.
+fn shapeless(module: &Module) -> Vec<(Value, &str)> {
+    let Some(f) = module.entry() else { return Vec::new() };
+    let named = f.input_values().filter_map(|v| match f.op(v) {
+        Op::Input { name, ty: ValueType::Unknown } => Some((v, name.as_str())),
+        _ => None,
+    });
+    named.collect()
+}
+
+/// The module with the types of the given values for inputs that have no shape.
+pub(crate) fn shaped<'m>(module: &'m Module, inputs: &[(&str, &HostValue)]) -> Cow<'m, Module> {
+    let given = |(at, name): (Value, &str)| {
+        let (_, value) = inputs.iter().find(|(given, _)| *given == name)?;
+        Some((at, value.tensor()?.ty()))
+    };
+    let types: Vec<(Value, TensorType)> = shapeless(module).into_iter().filter_map(given).collect();
+    let mut module = Cow::Borrowed(module);
+    if !types.is_empty()
+        && let Some(f) = module.to_mut().entry_mut()
+    {
+        types.into_iter().for_each(|(at, ty)| f.set_type(at, ty.into()));
+    }
+    module
 }
 
 /// Runs `attempt` with as many of the given inputs fixed as it takes; gives the options that it took too.
@@ -162,10 +191,17 @@ impl Runner {
     /// # Errors
     /// As [`Model::compile_for`].
     pub fn model(&mut self, inputs: &[(&str, &HostValue)]) -> Result<&Compiled, LoadError> {
+        let value = |name: &str| inputs.iter().find(|(given, _)| *given == name).and_then(|(_, v)| v.tensor());
+        let shapeless: Vec<&str> = shapeless(&self.module).into_iter().map(|(_, name)| name).collect();
+        let same_shapes = |c: &Compiled| {
+            let ports = c.model.inputs().iter().filter(|port| shapeless.contains(&port.name.as_str()));
+            ports.into_iter().all(|port| value(&port.name).is_none_or(|v| ValueType::from(v.ty()) == port.ty))
+        };
         let fits = |c: &Compiled| {
-            c.fixed.iter().all(|(name, value)| {
-                inputs.iter().any(|(given, v)| given == name && v.tensor().is_some_and(|t| t == value))
-            })
+            same_shapes(c)
+                && c.fixed.iter().all(|(name, value)| {
+                    inputs.iter().any(|(given, v)| given == name && v.tensor().is_some_and(|t| t == value))
+                })
         };
         match self.compiled.iter().position(fits) {
             Some(at) => {

@@ -10,7 +10,7 @@ use frit_compiler::driver::{self, CompileError};
 use frit_ir::{HostValue, Module, Op, Origin, Value};
 use frit_passes::manager::PassError;
 
-use crate::compile::{CompileOptions, fixing, refused};
+use crate::compile::{CompileOptions, fixing, refused, shaped};
 use crate::load::LoadError;
 
 /// Passes about kernels.
@@ -36,8 +36,9 @@ pub fn portable(
 ) -> Result<Portable, LoadError> {
     let mut pipeline = driver::pipeline(options).map_err(LoadError::Compile)?;
     pipeline.steps.retain(|step| step.pass.name != FUSE);
+    let module = shaped(module, inputs);
     let (mut module, options) = fixing(inputs, options, |options| {
-        let mut run = module.clone();
+        let mut run = module.as_ref().clone();
         driver::run_passes(&mut run, &pipeline, options).map_err(refused)?;
         Ok(run)
     })?;

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use frit_compiler::artifact::{self, ArtifactError};
-use frit_ir::onnx::OnnxError;
+use frit_ir::onnx::{MissingKind, OnnxError, Report};
 use frit_ir::text::TextError;
 use frit_ir::{Module, onnx, text};
+use frit_passes::legalize;
 
 use crate::session::{ModelError, RunError};
 
@@ -113,6 +114,31 @@ fn quoted(names: &[String]) -> String {
     names.join(", ")
 }
 
+/// What import and legalize lack is told at once, though legalize runs later where import lacks nothing.
+fn load_onnx(path: &Path) -> Result<Module, OnnxError> {
+    let (module, mut missing) = onnx::survey(path)?;
+    if missing.is_empty() {
+        return Ok(module);
+    }
+    add_operators(&mut missing, &legalize::missing(&module));
+    Err(OnnxError::Unsupported(missing))
+}
+
+/// Adds what legalize lacks; nodes whose operator import refused already are left out.
+fn add_operators(missing: &mut Report, found: &legalize::Report) {
+    let refused = |m: &onnx::Missing| matches!(m.kind, MissingKind::Op | MissingKind::Opset);
+    let told: Vec<String> = missing.missing().filter(refused).flat_map(|m| m.nodes).collect();
+    for entry in &found.entries {
+        let (kind, what) = match entry.is_operator() {
+            true => (MissingKind::Op, entry.op_type.clone()),
+            false => (MissingKind::Feature, format!("{}: {}", entry.op_type, entry.reason)),
+        };
+        for node in entry.nodes.iter().filter(|n| !(entry.is_operator() && told.contains(n))) {
+            missing.add(kind, &entry.domain, entry.since_version, &what, node);
+        }
+    }
+}
+
 /// Reads a module: `.onnx`, `.frit`, `.fritc` (the module that it holds), or a folder that holds `model.onnx`.
 ///
 /// # Errors
@@ -120,7 +146,7 @@ fn quoted(names: &[String]) -> String {
 pub fn load_module(path: &Path) -> Result<Module, LoadError> {
     let path = if path.is_dir() { path.join("model.onnx") } else { path.to_owned() };
     match path.extension().and_then(|e| e.to_str()) {
-        Some("onnx") => onnx::load(&path).map_err(|source| LoadError::Onnx { path, source }),
+        Some("onnx") => load_onnx(&path).map_err(|source| LoadError::Onnx { path, source }),
         Some("frit") => Ok(text::read_file(&path)?),
         Some("fritc") => {
             let module = artifact::read_file(&path).and_then(|a| a.module());

@@ -39,6 +39,12 @@ pub fn value_info(name: &str, element: u64, shape: &[Extent<'_>]) -> Message {
     vec![(1, string(name)), (2, Content::Message(vec![(1, Content::Message(tensor))]))]
 }
 
+/// A named tensor type that says nothing of the shape.
+pub fn unranked(name: &str, element: u64) -> Message {
+    let tensor = vec![(1, Content::Varint(element))];
+    vec![(1, string(name)), (2, Content::Message(vec![(1, Content::Message(tensor))]))]
+}
+
 /// A named output whose type the importer infers.
 pub fn output(name: &str) -> Message {
     vec![(1, string(name))]

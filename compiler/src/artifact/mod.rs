@@ -33,8 +33,12 @@ use crate::cpu::abi::ABI_VERSION;
 use crate::plan::{Constant, Guard, Plan};
 use codec::{Codec, Reader};
 
-/// First bytes of every artifact; the digit is the version of this layout.
+/// First bytes of every artifact: the word, and [`VERSION`] as a digit or a letter.
 const MAGIC: &[u8; 8] = b"fritc 3\n";
+/// Where the version stands in [`MAGIC`].
+const VERSION_AT: usize = 6;
+/// Version of the layout: of sections, and of what a plan may hold. A new step, library call or field is a new version.
+const VERSION: char = MAGIC[VERSION_AT] as char;
 const ALIGN: usize = 64;
 /// magic, ABI version, number of sections, hash.
 const HEADER: usize = 24;
@@ -54,6 +58,12 @@ pub enum ArtifactError {
     /// Not an artifact.
     #[error("not a compiled model of this format; compile the model again")]
     Magic,
+    /// Of an earlier or later frit.
+    #[error("a compiled model of format version {found}, this frit reads version {VERSION}; compile the model again")]
+    Version {
+        /// What it says.
+        found: char,
+    },
     /// Cut off or changed.
     #[error("damaged: {0}; compile the model again")]
     Damaged(String),
@@ -249,9 +259,7 @@ pub fn read_file(path: &Path) -> Result<Artifact, ArtifactError> {
 /// As [`read_file`].
 pub fn from_map(map: &Arc<Mmap>) -> Result<Artifact, ArtifactError> {
     let mut header = Reader::new(map);
-    if header.take(MAGIC.len()).ok() != Some(MAGIC) {
-        return Err(ArtifactError::Magic);
-    }
+    check_magic(header.take(MAGIC.len()).unwrap_or(&[]))?;
     let (abi, count, stated) = (u32::read(&mut header)?, u32::read(&mut header)?, u64::read(&mut header)?);
     let rest = map.get(HEADER..).unwrap_or(&[]);
     if hash(rest) != stated {
@@ -286,6 +294,19 @@ pub fn from_map(map: &Arc<Mmap>) -> Result<Artifact, ArtifactError> {
     let mut reader = Reader::new(section(Section::Module)?.1);
     let (module_text, module_tensors) = (Codec::read(&mut reader)?, Codec::read(&mut reader)?);
     Ok(Artifact { plan, target: Target { name, features }, abi, module_text, module_tensors, tensors })
+}
+
+/// Another version is told apart from what is no artifact at all.
+fn check_magic(found: &[u8]) -> Result<(), ArtifactError> {
+    if found == MAGIC {
+        return Ok(());
+    }
+    let version = found.get(VERSION_AT).map(|b| char::from(*b)).filter(char::is_ascii_alphanumeric);
+    let is_ours = |at: usize| at == VERSION_AT || found.get(at) == MAGIC.get(at);
+    match version {
+        Some(found) if (0..MAGIC.len()).all(is_ours) => Err(ArtifactError::Version { found }),
+        _ => Err(ArtifactError::Magic),
+    }
 }
 
 fn read_tensors(map: &Arc<Mmap>, table: &[u8], data: (usize, &[u8])) -> Result<Vec<Tensor>, ArtifactError> {

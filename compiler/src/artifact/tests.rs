@@ -86,6 +86,25 @@ fn another_machine_is_noticed() {
 }
 
 #[test]
+fn another_version_is_refused_by_its_number() {
+    let (plan, module) = sample();
+    let bytes = to_bytes(&plan, &module);
+    assert!(bytes.starts_with(MAGIC));
+    for version in *b"0129a" {
+        let mut other = bytes.clone();
+        other[VERSION_AT] = version;
+        let error = read(&other).unwrap_err();
+        assert!(matches!(error, ArtifactError::Version { found } if found == char::from(version)), "{error}");
+        let said = format!("of format version {}, this frit reads version {VERSION}", char::from(version));
+        assert!(error.to_string().contains(&said), "{error}");
+    }
+    for no_artifact in [&b"fritd 2\n"[..], b"fritc \n\n", b"fritc 2 ", b"frit 1\n"] {
+        let error = read(&[no_artifact, &bytes[MAGIC.len()..]].concat()).unwrap_err();
+        assert!(matches!(error, ArtifactError::Magic), "{error}");
+    }
+}
+
+#[test]
 fn damage_is_an_error() {
     let (plan, module) = sample();
     let bytes = to_bytes(&plan, &module);

@@ -128,11 +128,11 @@ impl<'a> Emitter<'a> {
         if let Some(reg) = self.known.iter().rev().find_map(|scope| scope.get(&key)) {
             return Ok(*reg);
         }
-        let reg = match self.from_line(value, index) {
+        let reg = match self.line_load(value, index) {
             Some(reg) => reg,
             None => self.emit_new(value, index)?,
         };
-        self.to_line(value, index, reg);
+        self.line_store(value, index, reg);
         if let Some(scope) = self.known.last_mut() {
             scope.insert(key, reg);
         }

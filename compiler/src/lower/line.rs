@@ -126,14 +126,14 @@ impl Emitter<'_> {
     }
 
     /// A value from its line.
-    pub(crate) fn from_line(&mut self, value: Value, index: &[Dim]) -> Option<Reg> {
+    pub(crate) fn line_load(&mut self, value: Value, index: &[Dim]) -> Option<Reg> {
         let position = self.lines.at.as_ref().filter(|(at, _)| at == index)?.1.clone();
         let buffer = Lines::find(&self.lines.kept, value)?;
         Some(self.kb.load(buffer, position))
     }
 
     /// Stores a value into its line, where this pass has to.
-    pub(crate) fn to_line(&mut self, value: Value, index: &[Dim], reg: Reg) {
+    pub(crate) fn line_store(&mut self, value: Value, index: &[Dim], reg: Reg) {
         let Some((_, position)) = self.lines.at.as_ref().filter(|(at, _)| at == index) else { return };
         let Some(i) = self.lines.open.iter().position(|(v, _)| *v == value) else { return };
         let (value, buffer) = self.lines.open.remove(i);

@@ -207,8 +207,11 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let entries: Vec<String> = self.missing().map(|m| m.to_string()).collect();
-        write!(f, "not supported: {}", entries.join("; "))
+        let mut missing = self.missing();
+        match (missing.next(), self.missing.len()) {
+            (Some(only), 1) => write!(f, "not supported: {only}"),
+            _ => self.missing().try_fold(write!(f, "not supported:")?, |(), one| write!(f, "\n  {one}")),
+        }
     }
 }
 
@@ -232,8 +235,11 @@ mod tests {
         report.add(MissingKind::Op, "", 17, "Foo", "c");
         report.add(MissingKind::Op, "", 17, "Foo", "a");
         report.add(MissingKind::Type, "", 0, "sparse tensor", "x");
-        let text = "not supported: op ai.onnx.Foo (opset 17) at `a`, `c`; op com.acme.Bar (opset 1) at `b`; \
+        let text = "not supported:\n  op ai.onnx.Foo (opset 17) at `a`, `c`\n  op com.acme.Bar (opset 1) at `b`\n  \
                     type sparse tensor at `x`";
         assert_eq!(report.to_string(), text);
+        let mut report = Report::default();
+        report.add(MissingKind::Op, "", 17, "Foo", "a");
+        assert_eq!(report.to_string(), "not supported: op ai.onnx.Foo (opset 17) at `a`");
     }
 }

@@ -16,7 +16,8 @@
 //! had to write all weights so, and nothing in a file tells the two apart.
 //!
 //! What is missing is collected and refused in one [`Report`](super::Report) at the end; what is wrong is refused at
-//! once.
+//! once. [`survey`] gives the report beside as much of the module as there is, so that a caller who knows which operators
+//! it takes can add to it.
 
 mod attributes;
 mod body;
@@ -29,8 +30,8 @@ mod types;
 use std::collections::HashMap;
 use std::path::Path;
 
-use prost::Message;
 use prost::bytes::Bytes;
+use prost::{DecodeError, Message};
 
 use super::error::{MissingKind, OnnxError, Report};
 use super::opsets;
@@ -50,8 +51,17 @@ const IR_VERSIONS: std::ops::RangeInclusive<i64> = 1..=13;
 /// Bytes that a model file may have: what protobuf allows. Larger weights lie in external data.
 const FILE_LIMIT: u64 = 2 << 30;
 
+/// Messages in messages that prost decodes: protobuf's own limit.
+const MESSAGE_DEPTH: usize = 100;
+
 /// Reads the model at `path`; external data lies in the same folder.
 pub fn load(path: &Path) -> Result<Module, OnnxError> {
+    survey(path).and_then(|(module, missing)| whole(module, missing))
+}
+
+/// Reads the model at `path` as far as it goes, and gives what is missing. A module that misses something is good for
+/// looking at only: what was refused is left out of it, or absent.
+pub fn survey(path: &Path) -> Result<(Module, Report), OnnxError> {
     let io = |source| OnnxError::Io { path: path.to_owned(), source };
     let metadata = std::fs::metadata(path).map_err(io)?;
     if !metadata.is_file() {
@@ -62,15 +72,37 @@ pub fn load(path: &Path) -> Result<Module, OnnxError> {
         return Err(OnnxError::limit(path.to_string_lossy(), what));
     }
     let bytes = std::fs::read(path).map_err(io)?;
-    let mut module = from_bytes(bytes, path.parent())?;
+    let (mut module, missing) = imported_from(bytes.into(), path.parent())?;
     module.source = path.to_string_lossy().into_owned();
-    Ok(module)
+    Ok((module, missing))
+}
+
+fn whole(module: Module, missing: Report) -> Result<Module, OnnxError> {
+    if missing.is_empty() { Ok(module) } else { Err(OnnxError::Unsupported(missing)) }
 }
 
 /// Reads a model from memory; without `base_dir`, one with external data is refused.
 pub fn from_bytes(bytes: impl Into<Bytes>, base_dir: Option<&Path>) -> Result<Module, OnnxError> {
-    let model = ModelProto::decode(bytes.into()).map_err(|e| OnnxError::invalid("file", e.to_string()))?;
+    imported_from(bytes.into(), base_dir).and_then(|(module, missing)| whole(module, missing))
+}
+
+fn imported_from(bytes: Bytes, base_dir: Option<&Path>) -> Result<(Module, Report), OnnxError> {
+    let model = ModelProto::decode(bytes).map_err(|e| undecoded(&e))?;
     Importer::new(&model, base_dir)?.module(&model)
+}
+
+/// Why bytes are no message. Depth is prost's to count and has an error of its own only in its text.
+fn undecoded(error: &DecodeError) -> OnnxError {
+    let text = error.to_string();
+    if text.contains("recursion limit") {
+        let what = format!(
+            "messages lie more than {MESSAGE_DEPTH} deep in one another, a subgraph in a subgraph takes three: about {} \
+             nested If, Loop or Scan nodes can be read, as in every reader that keeps protobuf's limit",
+            MESSAGE_DEPTH / 3
+        );
+        return OnnxError::limit("file", what);
+    }
+    OnnxError::invalid("file", text)
 }
 
 /// What one import carries from node to node. `'a` is the life of the decoded model.
@@ -111,7 +143,7 @@ impl<'a> Importer<'a> {
         Ok(importer)
     }
 
-    fn module(mut self, model: &'a ModelProto) -> Result<Module, OnnxError> {
+    fn module(mut self, model: &'a ModelProto) -> Result<(Module, Report), OnnxError> {
         let Some(graph) = &model.graph else {
             return Err(OnnxError::invalid("file", "holds no graph: it is empty, or no ONNX model"));
         };
@@ -123,11 +155,10 @@ impl<'a> Importer<'a> {
         let function = self.main_graph(graph, &opsets)?;
         if !self.report.is_empty() {
             self.report.merge(self.unknown);
-            return Err(OnnxError::Unsupported(self.report));
         }
         let mut module = Module::of(function);
         module.params = self.constants.into_params();
-        Ok(module)
+        Ok((module, self.report))
     }
 
     /// Puts what `user` needs and is missing on the report and goes on with `fallback`; other errors stay.

@@ -33,6 +33,6 @@ pub use error::{Missing, MissingKind, OnnxError, Place, Report};
 pub use export::{
     DEFAULT_OPSET, EXPORT_OPSETS, ExportError, ExportOptions, Refusals, export, export_bytes, write_file as write_model,
 };
-pub use import::{INLINE_ELEMENTS, from_bytes, load};
+pub use import::{INLINE_ELEMENTS, from_bytes, load, survey};
 pub use tensor::{SPARSE_LIMIT, data_type, to_proto as tensor_to_proto};
 pub use value::{read_tensor, read_value, write_value};

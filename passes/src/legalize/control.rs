@@ -97,7 +97,7 @@ fn own_and_captured(c: &Ctx) -> Ruled<(Vec<Option<Value>>, Vec<Value>)> {
     let count = usize::try_from(c.int("__captured")?.unwrap_or(0)).unwrap_or(0);
     let own = c.operands.len().saturating_sub(count);
     let captured = c.operands.iter().skip(own).copied().collect::<Option<Vec<_>>>();
-    let captured = captured.ok_or_else(|| Fail::Unsupported("a region that captures an absent input".to_owned()))?;
+    let Some(captured) = captured else { return c.session.lacking("a region that captures an absent input") };
     Ok((c.operands.iter().take(own).copied().collect(), captured))
 }
 
@@ -108,11 +108,16 @@ fn if_(c: &mut Ctx) -> Results {
     if let Ok(known) = c.const_int(condition, "the condition") {
         return inline(c, if known != 0 { then_branch } else { else_branch }, &captured);
     }
+    // Both are looked at before either is refused: the report names what each of them lacks.
     let mut branches = Vec::with_capacity(2);
     for old in [then_branch, else_branch] {
         let arguments = captured.iter().map(|v| argument(c, *v)).collect();
-        branches.push(region(c, old, arguments)?);
+        branches.push(match region(c, old, arguments) {
+            Err(fail @ (Fail::Invalid(_) | Fail::Inner(_))) => return Err(fail),
+            other => other,
+        });
     }
+    let branches = branches.into_iter().collect::<Ruled<Vec<_>>>()?;
     let outputs: Vec<Vec<ValueType>> = branches.iter().map(|b| b.signature().outputs).collect();
     if outputs.first() != outputs.last() {
         // Branches of different types need the condition, or the input that it comes from.
@@ -133,6 +138,7 @@ fn stacked(c: &mut Ctx, values: &[Value], axis: usize) -> Ruled<Value> {
         dims.insert(axis.min(dims.len()), Dim::ONE);
         parts.push(c.b.reshape(v, dims)?);
     }
+    let parts = super::movement::aligned(c, &parts, Some(axis))?;
     if parts.is_empty() {
         return unsupported("no trip: the extents of what it would stack are not known");
     }

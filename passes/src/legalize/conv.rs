@@ -3,7 +3,7 @@
 //! Pooling is a window view and a reduction over it. Paddings that `auto_pad` and `ceil_mode` ask for are worked out
 //! here, so the core ops see plain numbers.
 
-use frit_ir::{BinaryOp, DType, Dim, Op, ReduceKind, UnaryOp, Value};
+use frit_ir::{BinaryOp, DType, Dim, Op, ReduceKind, Relation, UnaryOp, Value};
 
 use super::context::{Ctx, Results};
 use super::contraction::centred;
@@ -89,7 +89,9 @@ pub(super) fn geometry(c: &mut Ctx, x: Value, kernel: Vec<usize>) -> Ruled<Geome
         }
         other => return invalid(format!("no auto_pad `{other}`")),
     }
-    if c.flag("ceil_mode", false)? {
+    let ceil_mode = c.flag("ceil_mode", false)?;
+    fits(c, x, &g, ceil_mode)?;
+    if ceil_mode {
         for i in 0..n {
             let (stride, reach) = (at(&g.strides, i), reach(at(&g.kernel, i), at(&g.dilations, i)));
             if stride == 1 {
@@ -111,6 +113,29 @@ pub(super) fn geometry(c: &mut Ctx, x: Value, kernel: Vec<usize>) -> Ruled<Geome
         }
     }
     Ok(g)
+}
+
+/// There is a window along every axis: the kernel is at most as large as the image with its padding. Where `ceil_mode`
+/// rounds up, less than a stride of it may hang over the end.
+fn fits(c: &mut Ctx, x: Value, g: &Geometry, ceil_mode: bool) -> Ruled<()> {
+    let dims = c.shape(x)?;
+    for (i, extent) in dims.iter().skip(2).enumerate() {
+        let (kernel, dilation) = (at(&g.kernel, i), at(&g.dilations, i));
+        let (axis, reach) = (i + 2, reach(kernel, dilation));
+        let padding = at(&g.low, i).saturating_add(at(&g.high, i));
+        let hanging = if ceil_mode { at(&g.strides, i).saturating_sub(1) } else { 0 };
+        let dilated = if dilation > 1 { format!(" and dilation {dilation}") } else { String::new() };
+        let image = extent + &Dim::from(padding);
+        if image.known().is_some_and(|image| reach as i64 > image.saturating_add(hanging as i64)) {
+            return invalid(format!(
+                "axis {axis}: a kernel of extent {kernel}{dilated} reaches over {reach} elements, the image has {extent} \
+                 and {padding} of padding"
+            ));
+        }
+        let what = format!("a kernel of extent {kernel}{dilated} and the padded image along axis {axis}");
+        c.require(Relation::AtMost, &Dim::from(reach), &(&image + &Dim::from(hanging)), what)?;
+    }
+    Ok(())
 }
 
 fn kernel_shape(c: &mut Ctx) -> Ruled<Vec<usize>> {

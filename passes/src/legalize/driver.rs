@@ -27,13 +27,37 @@ pub(super) struct Session<'s> {
     inlined: Cell<usize>,
     report: RefCell<Report>,
     needs: RefCell<Option<(BTreeSet<String>, String)>>,
+    /// Inputs without a shape.
+    shapeless: RefCell<Vec<String>>,
     symbols: RefCell<HashSet<String>>,
+    /// The module lacks what import refused: errors may follow from that.
+    partial: bool,
 }
 
 /// Ops that regions written out where they stand may come to: loops inside loops multiply.
 const INLINE_BUDGET: usize = 1 << 16;
 
-impl Session<'_> {
+impl<'s> Session<'s> {
+    fn new(module: &'s Module, options: &'s LegalizeOptions, partial: bool) -> Self {
+        Session {
+            params: &module.params,
+            options,
+            replaced: Cell::new(0),
+            overruled: Cell::new(0),
+            inlined: Cell::new(0),
+            report: RefCell::default(),
+            needs: RefCell::default(),
+            shapeless: RefCell::default(),
+            symbols: RefCell::new(symbols_of(module)),
+            partial,
+        }
+    }
+
+    /// Fails as unsupported, unless that may follow from what import left out.
+    pub(super) fn lacking<T>(&self, reason: &str) -> Result<T, Fail> {
+        Err(if self.partial { Fail::Poisoned } else { Fail::Unsupported(reason.to_owned()) })
+    }
+
     /// Counts ops about to be written out; false: too many in all.
     pub(super) fn may_inline(&self, ops: usize) -> bool {
         self.inlined.set(self.inlined.get().saturating_add(ops.max(1)));
@@ -78,16 +102,7 @@ pub(super) struct Argument {
 
 /// Legalizes every function of a module.
 pub(super) fn run(module: &mut Module, options: &LegalizeOptions) -> Result<LegalizeStats, LegalizeError> {
-    let session = Session {
-        params: &module.params,
-        options,
-        replaced: Cell::new(0),
-        overruled: Cell::new(0),
-        inlined: Cell::new(0),
-        report: RefCell::default(),
-        needs: RefCell::default(),
-        symbols: RefCell::new(symbols_of(module)),
-    };
+    let session = Session::new(module, options, false);
     let mut functions = IndexMap::with_capacity(module.functions.len());
     for (name, old) in &module.functions {
         functions.insert(name.clone(), entry(&session, old)?);
@@ -95,6 +110,10 @@ pub(super) fn run(module: &mut Module, options: &LegalizeOptions) -> Result<Lega
     let report = session.report.take();
     if !report.entries.is_empty() {
         return Err(LegalizeError::Unsupported(report));
+    }
+    let shapeless = session.shapeless.take();
+    if !shapeless.is_empty() {
+        return Err(LegalizeError::Shapeless { inputs: shapeless });
     }
     if let Some((inputs, node)) = session.needs.take() {
         return Err(LegalizeError::NeedsValues { inputs: inputs.into_iter().collect(), node });
@@ -104,6 +123,17 @@ pub(super) fn run(module: &mut Module, options: &LegalizeOptions) -> Result<Lega
     let stats = LegalizeStats { replaced: session.replaced.get(), overruled: session.overruled.get() };
     module.functions = functions;
     Ok(stats)
+}
+
+/// What a partial module lacks besides.
+pub(super) fn missing(module: &Module) -> Report {
+    let options = LegalizeOptions::default();
+    let session = Session::new(module, &options, true);
+    for old in module.functions.values() {
+        // An error ends the walk of one function: the report so far stands.
+        let _ = entry(&session, old);
+    }
+    session.report.take()
 }
 
 fn symbols_of(module: &Module) -> HashSet<String> {
@@ -134,9 +164,9 @@ fn entry(session: &Session<'_>, old: &Function) -> Result<Function, LegalizeErro
         if let Some(tensor) = fixed {
             ty = fixed_type(name, &ty, tensor)?;
         }
-        if is_open(&ty) {
-            let reason = format!("its type is {ty}: export the model with a shape for it");
-            session.report.borrow_mut().add("", "input", 0, reason, name.clone());
+        let open = is_open(&ty);
+        if open && !session.partial {
+            session.shapeless.borrow_mut().push(name.clone());
         }
         let value = target.add_input(name, ty);
         if let Some(origin) = old.inputs().get(index).map(|&id| old.node(id).origin.clone()) {
@@ -146,7 +176,7 @@ fn entry(session: &Session<'_>, old: &Function) -> Result<Function, LegalizeErro
             Some(tensor) => values.fix(value, tensor.clone()),
             None => _ = bound.insert(value, BTreeSet::from([name.clone()])),
         }
-        slots.insert(input, Slot::Is(value));
+        slots.insert(input, if open { Slot::Poisoned } else { Slot::Is(value) });
     }
     target.symbols = old.symbols.clone();
     old.requirements().iter().for_each(|r| target.require(r.clone()));
@@ -155,6 +185,7 @@ fn entry(session: &Session<'_>, old: &Function) -> Result<Function, LegalizeErro
         match slots.get(&output.value) {
             Some(Slot::Is(value)) => target.add_output(&output.name, *value),
             Some(Slot::Poisoned) => {}
+            Some(Slot::Absent) if session.partial => {}
             Some(Slot::Absent) | None => {
                 return Err(LegalizeError::Invalid {
                     node: output.name.clone(),
@@ -296,7 +327,7 @@ fn node(
     };
     session.replaced.set(session.replaced.get() + 1);
     let Some(row) = table::find(domain, op_type, *since_version) else {
-        report(session, node, "the operator is not supported".to_owned());
+        note_unknown(session, node);
         return Ok(None);
     };
     let builder = Builder { function: &mut *target, origin: node.origin.clone(), numerics: session.options.numerics };
@@ -319,14 +350,23 @@ fn node(
     }
 }
 
-/// A poisoned operand makes an operator silent, unless no rule would take it: the report names every such operator.
+/// A poisoned operand makes an operator silent, unless no rule would take it: the report names every such operator, those
+/// of regions too. Import bounds the nesting of regions, so recursion is safe.
 fn note_unknown(session: &Session<'_>, node: &frit_ir::Node) {
     if let Op::Onnx { domain, op_type, since_version, .. } = &node.op
         && table::find(domain, op_type, *since_version).is_none()
     {
-        report(session, node, "the operator is not supported".to_owned());
+        report(session, node, NO_RULE.to_owned());
+    }
+    for region in node.regions() {
+        for id in region.toposort().unwrap_or_default() {
+            note_unknown(session, region.node(id));
+        }
     }
 }
+
+/// The reason of an operator that the table does not have.
+pub(super) const NO_RULE: &str = "the operator is not supported";
 
 fn report(session: &Session<'_>, node: &frit_ir::Node, reason: String) {
     if let Op::Onnx { domain, op_type, since_version, .. } = &node.op {
@@ -409,6 +449,7 @@ fn failed(
     };
     let name = node_name(&node.origin);
     match fail {
+        Fail::Invalid(_) if session.partial => {}
         Fail::Invalid(message) => return Err(LegalizeError::Invalid { node: name, op, message }),
         Fail::Type(error) => {
             // Types that core arithmetic leaves out and extents that can't be compared are limits of ours.
@@ -418,6 +459,9 @@ fn failed(
                 }
                 _ => true,
             });
+            if !ours && session.partial {
+                return Ok(());
+            }
             if !ours {
                 return Err(LegalizeError::Invalid { node: name, op, message: error.to_string() });
             }

@@ -343,7 +343,12 @@ fn acosh(c: &mut Ctx) -> Results {
     let root = c.un(UnaryOp::Sqrt, sum)?;
     let inner = c.add(t, root)?;
     let near = c.un(UnaryOp::Log1p, inner)?;
-    Ok(vec![log_tail(c, x, near)?])
+    let y = log_tail(c, x, near)?;
+    // Far below 1 the square overflows, and t + sqrt(t^2) cancels: no sum above is NaN there.
+    let one = c.like(x, 1.0)?;
+    let below = c.bin(BinaryOp::Lt, x, one)?;
+    let nan = c.like(x, f64::NAN)?;
+    Ok(vec![c.pick(below, nan, y)?])
 }
 
 /// atanh |x| = log1p(2 a / (1 - a)) / 2.

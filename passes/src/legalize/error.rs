@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use super::driver::NO_RULE;
 use frit_ir::op::infer::TypeError;
 use frit_ir::{Origin, Value};
 
@@ -31,6 +32,12 @@ pub enum LegalizeError {
         inputs: Vec<String>,
         /// The first node that needs one.
         node: String,
+    },
+    /// Inputs whose shape the model leaves open.
+    #[error("{} without a declared shape: it is taken from the value that the model is compiled for", quoted(.inputs))]
+    Shapeless {
+        /// Inputs of the function.
+        inputs: Vec<String>,
     },
     /// A value given in [`super::LegalizeOptions::fixed`] is not of the input's type.
     #[error("input `{input}` is {declared}, the given value is {given}")]
@@ -74,6 +81,13 @@ pub struct Missing {
     pub nodes: Vec<String>,
 }
 
+impl Missing {
+    /// Whether the operator itself is what is missing.
+    pub fn is_operator(&self) -> bool {
+        self.reason == NO_RULE
+    }
+}
+
 impl Report {
     /// Adds a node.
     pub(super) fn add(&mut self, domain: &str, op_type: &str, since_version: i64, reason: String, node: String) {
@@ -81,6 +95,8 @@ impl Report {
             m.domain == domain && m.op_type == op_type && m.since_version == since_version && m.reason == reason
         });
         match same {
+            // A body that is written out comes by more than once.
+            Some(entry) if entry.nodes.contains(&node) => {}
             Some(entry) => entry.nodes.push(node),
             None => self.entries.push(Missing {
                 domain: domain.to_owned(),
@@ -93,20 +109,24 @@ impl Report {
     }
 }
 
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 8;
+        let domain = if self.domain.is_empty() { "ai.onnx" } else { &self.domain };
+        write!(f, "{domain} {} (version {}): {}; ", self.op_type, self.since_version, self.reason)?;
+        let names: Vec<String> = self.nodes.iter().take(SHOWN).map(|n| format!("`{n}`")).collect();
+        write!(f, "node{} {}", if self.nodes.len() == 1 { "" } else { "s" }, names.join(", "))?;
+        match self.nodes.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const SHOWN: usize = 4;
         write!(f, "not supported yet:")?;
-        for entry in &self.entries {
-            let domain = if entry.domain.is_empty() { "ai.onnx" } else { &entry.domain };
-            write!(f, "\n  {domain} {} (version {}): {}; ", entry.op_type, entry.since_version, entry.reason)?;
-            let names: Vec<String> = entry.nodes.iter().take(SHOWN).map(|n| format!("`{n}`")).collect();
-            write!(f, "node{} {}", if entry.nodes.len() == 1 { "" } else { "s" }, names.join(", "))?;
-            if entry.nodes.len() > SHOWN {
-                write!(f, " and {} more", entry.nodes.len() - SHOWN)?;
-            }
-        }
-        Ok(())
+        self.entries.iter().try_for_each(|entry| write!(f, "\n  {entry}"))
     }
 }
 

@@ -68,6 +68,12 @@ pub fn legalize(module: &mut Module, options: &LegalizeOptions) -> Result<Legali
     driver::run(module, options)
 }
 
+/// What a module that import could not finish lacks besides: its operators, and what they ask for, as far as values
+/// that are there lead. What is wrong in such a module may follow from what is missing, and is not told.
+pub fn missing(module: &Module) -> Report {
+    driver::missing(module)
+}
+
 /// Whether some rule takes this operator.
 pub fn is_supported(domain: &str, op_type: &str, since_version: i64) -> bool {
     table::find(domain, op_type, since_version).is_some()

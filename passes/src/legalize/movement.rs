@@ -270,7 +270,8 @@ fn slice_bounds(start: &Dim, end: &Dim, step: i64, extent: &Dim) -> (Dim, Dim) {
         (start, size)
     } else {
         let start = if start.known().is_some_and(|s| s >= TO_END) { last.clone() } else { from_start(start, extent) };
-        let start = start.minimum(&last);
+        // As the operator's text and ONNX Runtime have it, and unlike Python: a start before the first element is at it.
+        let start = start.maximum(&Dim::ZERO).minimum(&last);
         let end = match end.known() {
             Some(e) if e <= -TO_END => Dim::Known(-1),
             _ => from_start(end, extent).maximum(&Dim::Known(-1)),
@@ -278,6 +279,12 @@ fn slice_bounds(start: &Dim, end: &Dim, step: i64, extent: &Dim) -> (Dim, Dim) {
         let size = (&start - &end).ceildiv(&Dim::Known(step.saturating_neg())).maximum(&Dim::ZERO);
         (start.maximum(&Dim::ZERO), size)
     }
+}
+
+/// The same bound, near enough to be counted with.
+fn within_reach(bound: &Dim) -> Dim {
+    let far = ABOVE_ALL.known().unwrap_or(i64::MAX);
+    bound.known().map_or_else(|| bound.clone(), |b| Dim::Known(b.clamp(-far, far)))
 }
 
 fn slice(c: &mut Ctx) -> Results {
@@ -313,7 +320,7 @@ fn slice(c: &mut Ctx) -> Results {
             return invalid(format!("axis {axis}: a step of 0"));
         }
         let Some(extent) = dims.get(axis) else { continue };
-        let (start, size) = slice_bounds(start, end, step, extent);
+        let (start, size) = slice_bounds(&within_reach(start), &within_reach(end), step, extent);
         if let (Some(f), Some(b), Some(s)) = (first.get_mut(axis), by.get_mut(axis), sizes.get_mut(axis)) {
             (*f, *b, *s) = (start, step, size);
         }

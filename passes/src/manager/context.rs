@@ -19,12 +19,21 @@ pub struct Context<'a> {
     report: PassReport,
     fuel: Option<u64>,
     taken: u64,
+    /// Whether what is asked for is not optional.
+    required: bool,
 }
 
 impl<'a> Context<'a> {
     /// A fresh run.
     pub fn new(options: &'a Options) -> Self {
-        Context { options, step: PassOptions::default(), report: PassReport::default(), fuel: options.fuel, taken: 0 }
+        Context {
+            options,
+            step: PassOptions::default(),
+            report: PassReport::default(),
+            fuel: options.fuel,
+            taken: 0,
+            required: false,
+        }
     }
 
     pub(super) fn begin(&mut self, step: &Step) {
@@ -49,6 +58,10 @@ impl<'a> Context<'a> {
     /// Asks to apply a rule: true counts it and spends fuel, false means that nothing may be rewritten any more.
     #[must_use]
     pub fn take(&mut self, rule: &'static str) -> bool {
+        if self.required {
+            self.count(rule, 1);
+            return true;
+        }
         if let Some(fuel) = &mut self.fuel {
             if *fuel == 0 {
                 return false;
@@ -62,7 +75,15 @@ impl<'a> Context<'a> {
 
     /// Whether fuel is left.
     pub fn has_fuel(&self) -> bool {
-        self.fuel != Some(0)
+        self.required || self.fuel != Some(0)
+    }
+
+    /// Does what is not optional: the rules that it applies are counted, and neither spend fuel nor want for it.
+    pub(crate) fn required<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
+        let outer = std::mem::replace(&mut self.required, true);
+        let done = work(self);
+        self.required = outer;
+        done
     }
 
     /// Counts a rewrite that is not optional.

@@ -14,6 +14,9 @@ use super::PassError;
 use super::options::{Level, PassOptions};
 use super::table::{PASSES, PassInfo};
 
+/// The pass that no compiled module goes without.
+const CANONICALIZE: &str = "canonicalize";
+
 /// A pass with its options.
 #[derive(Clone, Debug)]
 pub struct Step {
@@ -47,6 +50,19 @@ impl Pipeline {
             None => Ok(Pipeline { steps }),
             Some(c) => Err(reader.error(format!("expected `,` or the end, found `{c}`"))),
         }
+    }
+
+    /// The pipeline with `canonicalize` in it: where it is left out, it follows the first steps that make types known.
+    /// Without it the same module has other bits, and calls and composites nobody makes code for.
+    #[must_use]
+    pub fn with_canonicalize(mut self) -> Pipeline {
+        if self.steps.iter().any(|step| step.pass.name == CANONICALIZE) {
+            return self;
+        }
+        let at = self.steps.iter().take_while(|step| ["legalize", "shape"].contains(&step.pass.name)).count();
+        let pass = PASSES.iter().find(|p| p.name == CANONICALIZE);
+        self.steps.splice(at..at, pass.map(|pass| Step { pass, options: PassOptions::default() }));
+        self
     }
 
     /// The pipeline of a level.

@@ -38,7 +38,7 @@ pub static PASSES: &[PassInfo] = &[
     },
     PassInfo {
         name: "canonicalize",
-        about: "one form where several round differently; inlines composites and calls",
+        about: "one form where several round differently; inlines composites and calls; added where it is left out",
         options: &[],
         make: || Box::new(canonicalize::Canonicalize),
     },

@@ -57,6 +57,41 @@ fn fuel_limits_rewrites_and_the_report_counts_them() {
 }
 
 #[test]
+fn canonicalizing_spends_no_fuel() {
+    let squared = || {
+        let mut f = Function::new("infer");
+        let x = f.add_input("x", TensorType::known(DType::F32, &[4]));
+        let mut b = Builder::new(&mut f, Origin::named("t"));
+        let two = b
+            .scalar(DType::F32, 2.0)
+            .and_then(|two| b.broadcast_to(two, vec![frit_ir::Dim::Known(4)]))
+            .expect("a constant");
+        let y = b.binary(BinaryOp::Pow, x, two).expect("pow");
+        f.add_output("y", y);
+        Module::of(f)
+    };
+    for fuel in [Some(0), Some(1), None] {
+        let mut module = squared();
+        let pipeline = Pipeline::parse("canonicalize").expect("a pipeline");
+        let report = run(&mut module, &pipeline, &Options { fuel, ..Options::default() }).expect("runs");
+        assert_eq!(report.passes[0].fired.get("pow-two"), Some(&1), "{:?}", report.passes[0].fired);
+        assert_eq!((report.rewrites, report.fuel_left), (0, fuel));
+    }
+}
+
+#[test]
+fn canonicalize_is_added_where_types_are_known() {
+    let of = |text: &str| Pipeline::parse(text).expect("a pipeline").with_canonicalize().to_string();
+    assert_eq!(of("legalize,shape,cse"), "legalize,shape,canonicalize,cse");
+    assert_eq!(of("fuse(max-ops=2)"), "canonicalize,fuse(max-ops=2)");
+    assert_eq!(of("cse,shape"), "canonicalize,cse,shape");
+    for digit in 0..4 {
+        let level = Level::from_digit(digit).expect("a level");
+        assert_eq!(of(&format!("O{digit}")), level.pipeline_text());
+    }
+}
+
+#[test]
 fn a_dump_holds_what_changed_and_reads_back() {
     let dir = tempfile::tempdir().expect("a folder");
     let options = Options { dump_dir: Some(dir.path().to_owned()), ..Options::default() };

@@ -1,7 +1,8 @@
 //! One form among several: what must not depend on the optimisation level.
 //!
 //! Composites that no backend claims and calls are inlined, powers with constant exponents become products, products
-//! with short vectors become sums, dead ops go. Part of every pipeline.
+//! with short vectors become sums, dead ops go. Part of every pipeline that is compiled, and not optional: it spends no
+//! fuel, or the bits of a strict result would depend on how much there is.
 
 use std::collections::BTreeSet;
 
@@ -19,15 +20,19 @@ const INLINE_CALL: &str = "inline-call";
 
 impl Pass for Canonicalize {
     fn run(&self, module: &mut Module, context: &mut Context<'_>) -> Result<(), PassError> {
-        inline_calls(module, context)?;
-        for f in module.functions.values_mut() {
-            inline_composites(f, context)?;
-            dce::remove_dead(f, context)?;
-            algebra::rewrite(f, &module.params, Set::Canonical, None, context)?;
-            dce::remove_dead(f, context)?;
-        }
-        Ok(())
+        context.required(|context| canonicalize(module, context))
     }
+}
+
+fn canonicalize(module: &mut Module, context: &mut Context<'_>) -> Result<(), PassError> {
+    inline_calls(module, context)?;
+    for f in module.functions.values_mut() {
+        inline_composites(f, context)?;
+        dce::remove_dead(f, context)?;
+        algebra::rewrite(f, &module.params, Set::Canonical, None, context)?;
+        dce::remove_dead(f, context)?;
+    }
+    Ok(())
 }
 
 /// Replaces an op by the outputs of a body bound to its operands.

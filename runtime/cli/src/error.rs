@@ -1,4 +1,5 @@
-//! What a command fails with: one line that says what and where, one that says what to do, and the exit status.
+//! What a command fails with: one line that says what and where, one that says what to do, and the exit status. Where
+//! all that a model lacks is told, each finding has a line of its own in between.
 //!
 //! In: errors of every room, and the file at work. Out: a [`CliError`]. Messages are made one line here, whatever names
 //! and texts they quote: control characters of a model never reach a terminal.
@@ -38,6 +39,8 @@ pub(crate) enum Status {
 pub(crate) struct CliError {
     /// What went wrong, with file, node and op.
     pub(crate) message: String,
+    /// Findings, a line each, when there are several.
+    pub(crate) findings: Vec<String>,
     /// What to do next.
     pub(crate) help: String,
     /// How to exit.
@@ -53,22 +56,27 @@ const REPORT: &str = "this is a bug in frit: please report it with the command a
 impl CliError {
     /// Refused or failed.
     pub(crate) fn failed(message: impl Display, help: impl Into<String>) -> Self {
-        CliError { message: message.to_string(), help: help.into(), status: Status::Failed }
+        CliError { message: message.to_string(), findings: Vec::new(), help: help.into(), status: Status::Failed }
     }
 
     /// All is said already.
     pub(crate) fn told(status: Status) -> Self {
-        CliError { message: String::new(), help: String::new(), status }
+        CliError { message: String::new(), findings: Vec::new(), help: String::new(), status }
     }
 
     /// Wrong usage that the parser can't see.
     pub(crate) fn usage(message: impl Display, help: impl Into<String>) -> Self {
-        CliError { message: message.to_string(), help: help.into(), status: Status::Usage }
+        CliError { message: message.to_string(), findings: Vec::new(), help: help.into(), status: Status::Usage }
     }
 
     /// A bug.
     pub(crate) fn internal(message: impl Display) -> Self {
-        CliError { message: message.to_string(), help: REPORT.to_owned(), status: Status::Internal }
+        CliError {
+            message: message.to_string(),
+            findings: Vec::new(),
+            help: REPORT.to_owned(),
+            status: Status::Internal,
+        }
     }
 
     /// A file or folder that can't be read or written.
@@ -105,6 +113,15 @@ impl CliError {
         failed
     }
 
+    /// Many findings of one kind: a line each, unless there is one only.
+    fn unsupported(all: impl Display, findings: Vec<String>, help: &str) -> Self {
+        if findings.len() < 2 {
+            return CliError::failed(all, help);
+        }
+        let message = format!("not supported: {} things", findings.len());
+        CliError { findings, ..CliError::failed(message, help) }
+    }
+
     /// The same, in a file.
     pub(crate) fn in_file(mut self, path: &Path) -> Self {
         let file = path.display().to_string();
@@ -135,7 +152,8 @@ impl CliError {
         if self.status != Status::Closed && !self.message.is_empty() {
             // Where nobody reads errors either, the status alone tells.
             let (message, help) = (one_line(&self.message), one_line(&self.help));
-            let _ = write!(io::stderr().lock(), "error: {message}\n help: {help}\n");
+            let findings: String = self.findings.iter().map(|f| format!("       {}\n", one_line(f))).collect();
+            let _ = write!(io::stderr().lock(), "error: {message}\n{findings} help: {help}\n");
         }
         ExitCode::from(self.status as u8)
     }
@@ -157,7 +175,14 @@ pub(crate) fn one_line(text: &str) -> String {
 
 impl From<OnnxError> for CliError {
     fn from(error: OnnxError) -> Self {
-        CliError::failed(&error, error.help())
+        match &error {
+            OnnxError::Unsupported(report) => {
+                CliError::unsupported(&error, report.missing().map(|m| m.to_string()).collect(), error.help())
+            }
+            OnnxError::Invalid { .. } | OnnxError::Limit { .. } | OnnxError::Io { .. } => {
+                CliError::failed(&error, error.help())
+            }
+        }
     }
 }
 
@@ -208,6 +233,10 @@ impl From<PassError> for CliError {
                 return CliError::usage(&error, "`frit help passes` lists passes and their options");
             }
             PassError::UnknownPass { .. } => return CliError::usage(&error, "`frit help passes` says what each does"),
+            PassError::Legalize(e @ LegalizeError::Unsupported(report)) => {
+                let findings = report.entries.iter().map(ToString::to_string).collect();
+                return CliError::unsupported(&error, findings, legalize_help(e));
+            }
             PassError::Legalize(e) => legalize_help(e),
             PassError::Dump { .. } => "check the folder of --dump-ir",
             PassError::Cycle(_) => "the model is damaged: export it again",
@@ -224,6 +253,9 @@ fn legalize_help(error: &LegalizeError) -> &'static str {
         }
         LegalizeError::Unsupported(_) => "export with another opset, or rewrite these parts of the model",
         LegalizeError::NeedsValues { .. } => "give the values with --input NAME=FILE: shapes depend on them",
+        LegalizeError::Shapeless { .. } => {
+            "give its value with --input NAME=FILE, whose shape is compiled for; or export the model with shapes"
+        }
         LegalizeError::Fixed { .. } => "give a value of the declared type",
         LegalizeError::Cycle(_) => "the model is damaged: export it again",
     }

@@ -18,6 +18,7 @@ mod error;
 mod inputs;
 mod numbers;
 mod progress;
+mod summary;
 mod table;
 
 use std::process::ExitCode;

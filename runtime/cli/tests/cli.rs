@@ -99,7 +99,6 @@ fn what_cannot_be_read_is_refused_in_two_lines() {
     assert!(fails(&["run", path(&file("noise.onnx", "not a model"))], 1).contains("noise.onnx"));
     let wrong = fails(&["run", path(&file("wrong.frit", "frit 1\nfoo bar\n"))], 1);
     assert!(wrong.contains("wrong.frit:2:1") && wrong.contains("foo bar"), "{wrong}");
-    assert!(fails(&["verify", path(folder.path())], 1).contains("without model.onnx"));
 }
 
 #[test]
@@ -157,6 +156,39 @@ fn verify_ends_with_its_count_and_fails_when_a_case_does() {
     assert_eq!((&lines[0]["verdict"], &lines[1]["verdict"]), (&"passed".into(), &"failed".into()));
     assert!(lines[0]["generated"].as_u64().unwrap() > 10);
     assert_eq!(lines[2], serde_json::json!({ "passed": 1, "failed": 1, "skipped": 0 }));
+}
+
+#[test]
+fn what_is_no_case_fails_and_the_others_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let right = case(folder.path(), "right", true);
+    let (empty, file, absent) = (folder.path().join("empty"), folder.path().join("file"), folder.path().join("absent"));
+    std::fs::create_dir(&empty).unwrap();
+    std::fs::write(&file, "x").unwrap();
+    for flag in [None, Some("--trust-code")] {
+        if flag.is_some() {
+            let compiled = right.join("model.fritc");
+            assert!(frit(["compile", path(&right), "-o", path(&compiled)]).status.success());
+        }
+        let cases = [path(&empty), path(&right), path(&file), path(&absent), path(&right)];
+        let output = frit(["verify"].into_iter().chain(cases).chain(flag));
+        assert_eq!((output.status.code(), output.stderr.len()), (Some(1), 0), "{output:?}");
+        let (text, model) = (stdout(&output), if flag.is_some() { "model.fritc" } else { "model.onnx" });
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(
+            lines[0].starts_with(&format!("FAIL empty: a folder without {model}; a test case is a folder")),
+            "{text}"
+        );
+        assert_eq!((lines[1], lines[4]), ("PASS right", "PASS right"), "{text}");
+        assert!(lines[2].starts_with("FAIL file: not a folder"), "{text}");
+        assert!(lines[3].starts_with("FAIL absent: No such file"), "{text}");
+        assert_eq!(lines[5], "2 passed, 3 failed, 0 skipped");
+    }
+    let output = frit(["verify", "--json", path(&empty), path(&right)]);
+    let lines: Vec<serde_json::Value> =
+        stdout(&output).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((&lines[0]["verdict"], &lines[1]["verdict"]), (&"failed".into(), &"passed".into()));
+    assert!(lines[0]["reason"].as_str().unwrap().contains("without model.onnx"));
 }
 
 #[test]
@@ -327,7 +359,8 @@ fn inputs_that_a_file_was_compiled_for_stay_fixed() {
 fn compiled_files_of_cases_are_verified() {
     let folder = tempfile::tempdir().unwrap();
     let (right, wrong) = (case(folder.path(), "right", true), case(folder.path(), "wrong", false));
-    assert!(fails(&["verify", path(&right), "--trust-code"], 1).contains("without model.fritc"));
+    let output = frit(["verify", path(&right), "--trust-code"]);
+    assert!(stdout(&output).starts_with("FAIL right: a folder without model.fritc"), "{output:?}");
     for case in [&right, &wrong] {
         assert!(frit(["compile", path(case), "-o", path(&case.join("model.fritc"))]).status.success());
         // It is the compiled file that is checked.
@@ -455,6 +488,67 @@ fn what_cannot_be_written_is_refused_before_the_work() {
     assert!(fails(&["run", path(&model), "--dump-ir", path(&model)], 1).contains("can't write"));
     // Text and JSON on one stream are neither.
     fails(&["compile", path(&model), "--emit", "loops", "--json"], 2);
+}
+
+#[test]
+fn findings_have_a_line_each() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("lacking.frit");
+    let op = |op: &str| format!("{{domain = \"\", op_type = \"{op}\", since_version = 1, attributes = {{}}}}");
+    let (first, second) = (op("NoSuchOp"), op("NorThis"));
+    let text = format!(
+        "frit 1\nfunc @infer(%x \"x\": f32[4]) {{\n  %y = onnx(%x) {first} : f32[4] at \"one\\n\"\n  \
+         %z = onnx(%y) {second} : f32[4] at \"two\"\n  return \"z\" = %z\n}}\n"
+    );
+    std::fs::write(&model, text).unwrap();
+    let output = frit(["run", path(&model)]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!((output.status.code(), lines.len()), (Some(1), 4), "{said}");
+    assert!(lines[0].starts_with("error: ") && lines[0].ends_with("lacking.frit: not supported: 2 things"), "{said}");
+    assert!(lines[1].starts_with("       ai.onnx NoSuchOp (version 1): ") && lines[1].contains("node `one"), "{said}");
+    assert!(lines[2].starts_with("       ai.onnx NorThis (version 1): ") && lines[2].ends_with("node `two`"), "{said}");
+    assert!(lines[3].starts_with(" help: "), "{said}");
+}
+
+#[test]
+fn outputs_print_as_in_numpy() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("m.frit");
+    let text = "frit 1\nfunc @infer(%x \"x\": f32[n]) {\n  %a = constant {value = f32[3] dense(1e35, -2.5, 1e-7)}\n  \
+                %b = constant {value = i64[2] dense(9007199254740993, -4)}\n  \
+                return \"empty\" = %x, \"a\" = %a, \"b\" = %b\n}\n";
+    std::fs::write(&model, text).unwrap();
+    let output = frit(["run", path(&model), "--dim", "n=0"]);
+    let text = stdout(&output);
+    assert!(output.status.success(), "{output:?}");
+    let row = |name: &str| {
+        let line = text.lines().find(|l| l.trim_start().starts_with(&format!("{name} "))).unwrap_or_default();
+        line.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(row("empty"), "empty f32 [0]", "{text}");
+    assert_eq!(row("a"), "a f32 [3] -2.5 3.3333335e+34 1.e+35 1.e+35 -2.5 1.e-07", "{text}");
+    assert_eq!(row("b"), "b i64 [2] -4 4.5035996e+15 9007199254740993 9007199254740993 -4", "{text}");
+    let json = json_of(&["run", path(&model), "--dim", "n=0", "--json"]);
+    assert_eq!(
+        (&json["outputs"][0]["min"], &json["outputs"][0]["first"]),
+        (&serde_json::Value::Null, &[0; 0][..].into())
+    );
+    assert_eq!(json["outputs"][1]["min"], -2.5);
+}
+
+#[test]
+fn an_error_names_its_node_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("gather.frit");
+    let text = "frit 1\nfunc @infer(%x \"x\": f32[4], %i \"i\": i64[2]) {\n  \
+                %y = gather(%x, %i) {axis = 0} at \"pick\"\n  return \"y\" = %y\n}\n";
+    std::fs::write(&model, text).unwrap();
+    let index = folder.path().join("i.npy");
+    let nine = Tensor::i64(&[2], &[0, 9]).unwrap();
+    frit_runtime::data::npy::write_file(&frit_runtime::data::Array::try_from(&nine).unwrap(), &index).unwrap();
+    let said = fails(&["run", path(&model), "--input", &format!("i={}", path(&index))], 1);
+    assert!(said.contains(": `pick`: an index is outside") && said.matches("pick").count() == 1, "{said}");
 }
 
 #[test]

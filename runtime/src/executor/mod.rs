@@ -181,6 +181,11 @@ impl<'r> Run<'r> {
             status => {
                 let message = info.traps.get(status as usize - 1).cloned();
                 let message = message.unwrap_or_else(|| format!("check {} failed", status - 1));
+                // A check names the op that asks for it, which may be all that the kernel is.
+                let message = match message.strip_prefix(&info.origin).and_then(|rest| rest.strip_prefix(": ")) {
+                    Some(alone) => alone.to_owned(),
+                    None => message,
+                };
                 Err(RunError::Trap { origin: info.origin.clone(), message })
             }
         }

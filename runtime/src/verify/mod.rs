@@ -131,9 +131,12 @@ pub fn is_unsupported(error: &LoadError) -> bool {
         LoadError::Onnx { source, .. } => matches!(source, onnx::OnnxError::Unsupported(_)),
         LoadError::NeedsValues { .. } => true,
         LoadError::Compile(error) => match error {
-            CompileError::Pass(PassError::Legalize(error)) => {
-                matches!(error, LegalizeError::Unsupported(_) | LegalizeError::NeedsValues { .. })
-            }
+            CompileError::Pass(PassError::Legalize(error)) => match error {
+                LegalizeError::Unsupported(_) | LegalizeError::NeedsValues { .. } | LegalizeError::Shapeless { .. } => {
+                    true
+                }
+                LegalizeError::Invalid { .. } | LegalizeError::Fixed { .. } | LegalizeError::Cycle(_) => false,
+            },
             CompileError::Pass(_)
             | CompileError::Code(_)
             | CompileError::UnknownDim { .. }

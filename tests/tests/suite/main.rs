@@ -3,15 +3,19 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod conformance;
+mod domain;
 mod export;
 mod faults;
 mod filetests;
+mod fuel;
 mod guards;
 mod prepare;
 mod proofs;
 mod random;
+mod refusals;
 mod robustness;
 mod scale;
 mod shrinking;
+mod slices;
 mod state;
 mod tidy;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use indexmap::IndexSet;
 
 use super::super::error::{MissingKind, OnnxError};
-use super::super::proto::{GraphProto, NodeProto, TypeProto, ValueInfoProto};
+use super::super::proto::{GraphProto, NodeProto, TypeProto, TypeValue, ValueInfoProto};
 use super::attributes::Arguments;
 use super::functions::FunctionKey;
 use super::order::{free_names, order};
@@ -71,6 +71,14 @@ fn mentions_unknown(ty: &ValueType) -> bool {
     }
 }
 
+/// Whether an input is declared as a tensor of some element type and no shape.
+fn is_unranked(input: &ValueInfoProto) -> bool {
+    match input.r#type.as_ref().and_then(|t| t.value.as_ref()) {
+        Some(TypeValue::TensorType(t)) => t.shape.is_none() && t.elem_type() != 0,
+        _ => false,
+    }
+}
+
 /// `name`, or one like it, that is not taken; it is now.
 fn unused(name: &str, taken: &mut HashSet<String>) -> String {
     let mut free = name.to_owned();
@@ -105,7 +113,8 @@ impl<'a> Importer<'a> {
             let ty = ty.map_err(|e| e.inside(|| format!("input `{}`", input.name())));
             let failed = matches!(ty, Err(OnnxError::Unsupported(_)));
             let ty = self.collect(input.name(), ty, ValueType::Unknown)?;
-            if !failed && mentions_unknown(&ty) {
+            // A tensor whose shape is left out gets one from the value that it is compiled for.
+            if !failed && mentions_unknown(&ty) && !is_unranked(input) {
                 self.report.add(MissingKind::Type, "", 0, "input of unknown type or rank", input.name());
             }
             own_input(input, ty, &mut body, &mut scope)?;

@@ -103,6 +103,20 @@ fn damaged_bytes_do_not_panic() {
     assert!(taken > 0 && taken < MUTATIONS as usize);
 }
 
+#[test]
+fn ten_thousand_messages_in_one_another_are_a_limit() {
+    // Node in graph, attribute in node, graph in attribute, and so on, innermost first; the model's graph is field 7.
+    let mut bytes = Vec::new();
+    for tag in [6, 5, 1].into_iter().cycle().take(9_999).chain([7]) {
+        let mut outer = vec![tag << 3 | 2];
+        prost::encoding::encode_varint(bytes.len() as u64, &mut outer);
+        outer.append(&mut bytes);
+        bytes = outer;
+    }
+    let error = from_bytes(bytes, None).unwrap_err();
+    assert!(matches!(error, OnnxError::Limit { .. }) && error.to_string().contains("more than 100 deep"), "{error}");
+}
+
 /// Flips bits, overwrites a byte, cuts the end off, or splices in a piece of another model.
 fn damage(bytes: &mut Vec<u8>, others: &[Vec<u8>; 3], random: &mut Random) {
     let at = random.below(bytes.len());

@@ -262,11 +262,15 @@ fn one_report_lists_everything_that_is_missing() {
     m.graph.as_mut().unwrap().node[2].domain = Some("ai.onnx.preview".into());
     m.opset_import.push(opset("ai.onnx.preview", 9));
     m.graph.as_mut().unwrap().initializer.push(odd("w"));
-    let text = "not supported: type element type 77 at `w`, `c_node`; \
-        op ai.onnx.Upsample (removed in opset 10) (opset 21) at `a_node`, `y_node`; \
-        opset ai.onnx.preview 9 (1 to 1 are known) at `c_node`; \
-        op ai.onnx.Frobnicate (opset 21) at `b_node`; op com.acme.Magic (opset 3) at `d_node`";
-    assert_eq!(refusal(&m), text);
+    let lines = [
+        "not supported:",
+        "type element type 77 at `w`, `c_node`",
+        "op ai.onnx.Upsample (removed in opset 10) (opset 21) at `a_node`, `y_node`",
+        "opset ai.onnx.preview 9 (1 to 1 are known) at `c_node`",
+        "op ai.onnx.Frobnicate (opset 21) at `b_node`",
+        "op com.acme.Magic (opset 3) at `d_node`",
+    ];
+    assert_eq!(refusal(&m), lines.join("\n  "));
 }
 
 #[test]

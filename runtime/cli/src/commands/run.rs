@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use frit_ir::{HostValue, Tensor};
+use frit_ir::HostValue;
 use frit_runtime::data::{Array, npz};
 use frit_runtime::{CodeSource, Context, InputRef, Model};
 use serde_json::json;
@@ -13,7 +13,7 @@ use crate::console::Console;
 use crate::engine;
 use crate::error::{CliError, Done};
 use crate::inputs::{self, Bound};
-use crate::numbers::to_f64s;
+use crate::summary::{Number, Summary};
 use crate::table::{Align, milliseconds, table, time};
 
 /// Elements shown of an output.
@@ -86,18 +86,7 @@ pub(crate) fn collect(model: &Model, context: &Context) -> Done<Vec<(String, Hos
     outputs.map(|(i, port)| Ok((port.name.clone(), context.output(i)?.to_host()?))).collect()
 }
 
-/// Smallest, mean and largest of what is a number.
-fn statistics(tensor: &Tensor) -> Option<(f64, f64, f64, Vec<f64>)> {
-    let values = to_f64s(tensor)?;
-    let first: Vec<f64> = values.iter().copied().take(SHOWN).collect();
-    let least = values.iter().copied().fold(f64::NAN, f64::min);
-    let largest = values.iter().copied().fold(f64::NAN, f64::max);
-    let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
-    Some((least, mean, largest, first))
-}
-
 fn summary(outputs: &[(String, HostValue)]) -> Vec<String> {
-    let short = |v: f64| if v == v.trunc() && v.abs() < 1e9 { format!("{v}") } else { format!("{v:.5}") };
     let row = |(name, value): &(String, HostValue)| {
         let mut row = vec![name.clone()];
         let Some(tensor) = value.tensor() else {
@@ -109,10 +98,12 @@ fn summary(outputs: &[(String, HostValue)]) -> Vec<String> {
             return row;
         };
         row.extend([tensor.dtype().to_string(), format!("{:?}", tensor.shape())]);
-        match (statistics(tensor), tensor.strings()) {
-            (Some((least, mean, largest, first)), _) => {
-                row.extend([short(least), short(mean), short(largest)]);
-                row.push(first.into_iter().map(short).collect::<Vec<_>>().join(" "));
+        match (Summary::of(tensor, SHOWN), tensor.strings()) {
+            (Some(s), _) => {
+                row.extend(s.extremes.map_or([const { String::new() }; 3], |(least, mean, largest)| {
+                    [least.to_string(), mean.to_string(), largest.to_string()]
+                }));
+                row.push(s.first.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));
             }
             (None, Some(texts)) => {
                 row.extend(["", "", ""].map(str::to_owned));
@@ -137,12 +128,13 @@ fn summary(outputs: &[(String, HostValue)]) -> Vec<String> {
 fn record(name: &str, value: &HostValue) -> serde_json::Value {
     let Some(tensor) = value.tensor() else { return json!({ "name": name, "kind": value.kind() }) };
     let mut record = json!({ "name": name, "dtype": tensor.dtype().name(), "shape": tensor.shape() });
-    // JSON has no NaN and no infinity: they become null.
-    if let (Some((least, mean, largest, first)), Some(fields)) = (statistics(tensor), record.as_object_mut()) {
-        fields.insert("min".to_owned(), json!(least));
-        fields.insert("mean".to_owned(), json!(mean));
-        fields.insert("max".to_owned(), json!(largest));
-        fields.insert("first".to_owned(), json!(first));
+    // JSON has no NaN and no infinity: they become null, as does what an empty tensor has not.
+    if let (Some(summary), Some(fields)) = (Summary::of(tensor, SHOWN), record.as_object_mut()) {
+        let number = |n: Option<Number>| n.map_or(serde_json::Value::Null, |n| json!(n.value()));
+        fields.insert("min".to_owned(), number(summary.extremes.map(|e| e.0)));
+        fields.insert("mean".to_owned(), number(summary.extremes.map(|e| e.1)));
+        fields.insert("max".to_owned(), number(summary.extremes.map(|e| e.2)));
+        fields.insert("first".to_owned(), summary.first.iter().map(|n| json!(n.value())).collect());
     }
     record
 }

@@ -17,9 +17,6 @@ use crate::progress::Progress;
 pub(crate) fn run(args: &VerifyArgs) -> Done {
     let model = if args.trust.trust_code { "model.fritc" } else { "model.onnx" };
     engine::check_trust(args.trust, &args.flags)?;
-    for case in &args.cases {
-        check_folder(case, model)?;
-    }
     let mut console = Console::new(&args.json)?;
     engine::set_threads(args.flags.threads);
     engine::check_flags(&args.flags, &console)?;
@@ -28,9 +25,10 @@ pub(crate) fn run(args: &VerifyArgs) -> Done {
     let (mut passed, mut failed, mut skipped, mut internal) = (0, 0_usize, 0, false);
     for case in &args.cases {
         progress.begin(&case.display().to_string());
-        let record = match args.trust.trust_code {
-            true => verify_compiled(case, &case.join(model), &options),
-            false => verify(case, &options),
+        let record = match (no_case(case, model), args.trust.trust_code) {
+            (Some(reason), _) => unreadable(case, reason),
+            (None, true) => verify_compiled(case, &case.join(model), &options),
+            (None, false) => verify(case, &options),
         };
         internal |= record.internal;
         let name = one_line(&record.case);
@@ -69,18 +67,28 @@ fn end(failed: usize, internal: bool) -> Done {
     }
 }
 
-/// A case is a folder with a model in it.
-fn check_folder(case: &Path, model: &str) -> Done {
-    let metadata = std::fs::metadata(case).map_err(|e| CliError::file(case, &e))?;
-    let wrong = if !metadata.is_dir() {
-        "not a folder".to_owned()
-    } else if !case.join(model).is_file() {
-        format!("a folder without {model}")
-    } else {
-        return Ok(());
-    };
+/// Why a path is no case; `None` when it is one: a folder with a model in it.
+fn no_case(case: &Path, model: &str) -> Option<String> {
     let help = format!("a test case is a folder with {model} and test_data_set_0/{{input,output}}_0.pb");
-    Err(CliError::failed(format!("{}: {wrong}", case.display()), help))
+    match std::fs::metadata(case) {
+        Err(e) => Some(e.to_string()),
+        Ok(metadata) if !metadata.is_dir() => Some(format!("not a folder; {help}")),
+        Ok(_) if !case.join(model).is_file() => Some(format!("a folder without {model}; {help}")),
+        Ok(_) => None,
+    }
+}
+
+/// What is no case has failed, and the others go on.
+fn unreadable(case: &Path, reason: String) -> Record {
+    Record {
+        case: case.file_name().unwrap_or(case.as_os_str()).to_string_lossy().into_owned(),
+        verdict: Verdict::Failed,
+        reason,
+        internal: false,
+        code: None,
+        ops: OpCounts::default(),
+        milliseconds: 0.0,
+    }
 }
 
 fn as_json(case: &Path, record: &Record) -> serde_json::Value {
