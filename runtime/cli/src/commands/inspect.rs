@@ -312,6 +312,7 @@ fn record(row: &Row) -> serde_json::Value {
         "flops": row.flops,
         "calls": row.calls,
         "median_us": row.median.map(micro),
+        "fastest_us": row.fastest.map(micro),
         "predicted_us": row.estimate.map(|e| micro(e.total())),
         "predicted": row.estimate.map(|e| json!({
             "arithmetic_us": micro(e.arithmetic),

@@ -86,6 +86,8 @@ pub(crate) struct Row {
     pub(crate) limit: Option<Limit>,
     /// Median nanoseconds of a call.
     pub(crate) median: Option<f64>,
+    /// The fastest.
+    pub(crate) fastest: Option<f64>,
     /// Calls a run.
     pub(crate) calls: u64,
 }
@@ -142,7 +144,8 @@ pub(crate) fn survey(
         for (i, ((step, counted), memory)) in program.steps.iter().zip(&steps).zip(memory).enumerate() {
             let mut row = row(plan, program, i, step, sources);
             let time = times.get(&(program.name.clone(), i));
-            (row.median, row.calls) = time.map_or((None, 0), |t| (Some(t.median), t.calls));
+            (row.median, row.fastest) = time.map(|t| (t.median, t.fastest)).unzip();
+            row.calls = time.map_or(0, |t| t.calls);
             row.flops = counted.flops;
             if let Some(all) = &counted.touched {
                 let sum = all.iter().fold(Touched::default(), |sum, (_, t)| Touched {
@@ -350,6 +353,7 @@ fn row(plan: &Plan, program: &Program, i: usize, step: &Step, sources: &[KernelS
         estimate: None,
         limit: None,
         median: None,
+        fastest: None,
         calls: 0,
     }
 }
@@ -460,11 +464,13 @@ fn not_generated(step: &Step) -> String {
     }
 }
 
-/// Median of a step's calls.
+/// Times of a step's calls.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Time {
-    /// Nanoseconds of a call.
+    /// Median nanoseconds of a call.
     pub(crate) median: f64,
+    /// The fastest.
+    pub(crate) fastest: f64,
     /// Calls a run.
     pub(crate) calls: u64,
 }
@@ -494,7 +500,8 @@ pub(crate) fn measure(context: &mut Context, bound: &[Bound]) -> Done<Times> {
         let mut each: Vec<f64> = steps.iter().map(|s| s.nanoseconds as f64 / s.calls.max(1) as f64).collect();
         each.sort_by(f64::total_cmp);
         let median = each.get(each.len() / 2).copied().unwrap_or_default();
-        (key, Time { median, calls: steps.first().map_or(0, |s| s.calls) })
+        let fastest = each.first().copied().unwrap_or_default();
+        (key, Time { median, fastest, calls: steps.first().map_or(0, |s| s.calls) })
     });
     Ok(times.collect())
 }
