@@ -3,12 +3,15 @@
 //! Kernels do not depend on each other, so they are compiled on several threads; results keep their order, and
 //! the bytes of each do not depend on the thread. Before, every vector loop gets the number of lanes that its
 //! body is worth: a large body at 16 lanes is four times the code for nothing, a small one needs them to fill the machine.
+//! And every phase is split among threads where the cost model ([`crate::cost`]) finds enough in it.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use frit_ir::{Dim, Symbol};
 
+use crate::cost::count::count;
+use crate::cost::{Rates, grain};
 use crate::cpu::abi::KernelCode;
 use crate::cpu::{CodeGenerator, CodeOptions, Vectors};
 use crate::kernel::expand::expand;
@@ -18,6 +21,8 @@ use crate::schedule::{Directive, Schedule};
 
 /// Instructions of 128 bits that one vector iteration should not exceed.
 const BODY: usize = 256;
+/// What an extent is taken for that is not known.
+const GUESS: i64 = 64;
 /// What an element costs that is gathered lane by lane instead of loaded with its neighbours.
 const GATHERED: usize = 8;
 
@@ -75,8 +80,11 @@ pub(crate) fn generate(
 fn one(generator: &mut CodeGenerator, source: &KernelSource, lanes: Option<u32>) -> Result<Generated, String> {
     let mut kernel = source.kernel.clone();
     expand(&mut kernel).map_err(|e| e.to_string())?;
-    let schedule = with_lanes(&kernel, &source.schedule, lanes);
+    let mut schedule = with_grain(&kernel, with_lanes(&kernel, &source.schedule, lanes));
     let (code, report) = generator.compile(&kernel, &schedule).map_err(|e| e.to_string())?;
+    let scalar =
+        |d: &Directive| matches!(d, Directive::Vector { var, .. } if report.scalar.iter().any(|l| l.var == var.name()));
+    schedule.directives.retain(|d| !scalar(d));
     let remarks =
         report.scalar.iter().map(|l| format!("kernel {}: loop {}: {}", kernel.name, l.var, l.reason)).collect();
     Ok(Generated { code, schedule, remarks })
@@ -92,6 +100,22 @@ fn with_lanes(kernel: &Kernel, schedule: &Schedule, wanted: Option<u32>) -> Sche
         let weight = weights.get(var).copied().unwrap_or(1).max(1);
         let worth = [16, 8].into_iter().find(|n| weight * n / 4 <= BODY).unwrap_or(4);
         *lanes = wanted.unwrap_or_else(|| (*lanes).min(worth as u32));
+    }
+    schedule
+}
+
+/// The schedule with every phase split where the cost model says that threads are worth it.
+fn with_grain(kernel: &Kernel, mut schedule: Schedule) -> Schedule {
+    let guess = |_: &Symbol| Some(GUESS);
+    let Some(work) = count(kernel, &schedule, &guess) else { return schedule };
+    for (phase, work) in kernel.phases.iter().zip(&work.phases) {
+        for directive in &mut schedule.directives {
+            if let Directive::Threads { var, grain: fewest } = directive
+                && *var == phase.outer
+            {
+                *fewest = grain(work, &Rates::typical());
+            }
+        }
     }
     schedule
 }

@@ -8,13 +8,14 @@
 //!
 //! `driver` is the one call that does it all. Rooms: [`kernel`] (the loop IR: types, text, verifier, interpreter,
 //! scalar maths), [`schedule`] (how loops run, as data), [`lower`] (core ops to loop IR), [`cpu`] (loop IR to machine
-//! code), [`cuda`] (loop IR to CUDA C++), [`plan`] (what the runtime runs), [`artifact`] (plans in files), [`text`]
+//! code), [`cuda`] (loop IR to CUDA C++), [`cost`] (what kernels should take), [`plan`] (what the runtime runs), [`artifact`] (plans in files), [`text`]
 //! (reading kernels and schedules).
 //!
 //! What never happens here: the compiler sees no ONNX, calls no library and starts threads only while it
 //! compiles; a plan is data.
 
 pub mod artifact;
+pub mod cost;
 pub mod cpu;
 pub mod cuda;
 #[cfg(feature = "jit")]

@@ -5,7 +5,7 @@
 //! - [`data`] arrays in files: .npy and .npz.
 //! - [`session`] compiled models, contexts that run them; `executor` walks the steps.
 //! - [`load`] files to modules; `artifact` compiled files to models. With the feature `jit`: `compile` modules to models, `export` modules as others
-//!   may have them, `verify` ONNX test cases.
+//!   may have them, `machine` rates of this machine, `verify` ONNX test cases.
 
 mod artifact;
 #[cfg(feature = "jit")]
@@ -16,6 +16,8 @@ mod executor;
 pub mod export;
 pub mod library;
 pub mod load;
+#[cfg(feature = "jit")]
+pub mod machine;
 pub mod pool;
 pub mod session;
 #[cfg(feature = "jit")]

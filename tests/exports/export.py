@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Export networks of the KAN family and what they are compared with as ONNX test-case folders.
 
-usage: export.py DEST [--only PATTERN]        (needs torch, onnx, onnxscript, numpy)
+usage: export.py DEST [--only PATTERN]... [--layers 28,16,10] [--batch 16]        (needs torch, onnx, onnxscript, numpy)
        export.py DEST --demo                  the one case that `frit demo` embeds (runtime/cli/assets/demo)
 
 Every network below is exported by both PyTorch exporters, in several opsets, with a fixed and with a symbolic batch:
@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 warnings.filterwarnings("ignore")
-BATCH = 16
+LAYERS, BATCH = (28, 16, 10), 16
 
 
 class AfKan(nn.Module):
@@ -218,18 +218,18 @@ class Block(nn.Module):
         return x + self.down(F.gelu(self.up(self.n2(x))))
 
 
-def stack(layer, sizes=(28, 16, 10), **options):
-    return nn.Sequential(*[layer(d, o, **options) for d, o in zip(sizes, sizes[1:])])
+def networks(layers=LAYERS, batch=BATCH):
+    """Name, module and input of each; layers are for those that are stacks of one kind."""
+    def stack(layer, **options):
+        return nn.Sequential(*[layer(d, o, **options) for d, o in zip(layers, layers[1:])])
 
-
-def networks():
-    flat = torch.randn(BATCH, 28)
+    flat = torch.randn(batch, layers[0])
     acts = {"silu": F.silu, "relu": F.relu, "gelu": F.gelu, "selu": F.selu, "elu": F.elu, "leaky_relu": F.leaky_relu,
             "softplus": F.softplus, "sigmoid": torch.sigmoid, "tanh": torch.tanh}
     for name, act in acts.items():
-        yield f"afkan_{name}", AfKan((28, 16, 10), act), flat
+        yield f"afkan_{name}", AfKan(layers, act), flat
     for func in ("quad2", "sum", "prod", "sum_prod", "cubic1", "cubic2"):
-        yield f"afkan_{func}", AfKan((28, 16, 10), F.silu, func), flat
+        yield f"afkan_{func}", AfKan(layers, F.silu, func), flat
     yield "bspline", stack(BSpline), flat
     yield "rbf", stack(Rbf), flat
     yield "chebyshev", stack(Chebyshev), flat
@@ -239,10 +239,19 @@ def networks():
     yield "wavelet_morlet", stack(Wavelet, kind="morlet"), flat
     yield "rational", stack(Rational), flat
     yield "sech", stack(Sech), flat
-    yield "mlp_relu", nn.Sequential(nn.Linear(28, 16), nn.ReLU(), nn.Dropout(0.1), nn.Linear(16, 10)), flat
-    yield "mlp_gelu_softmax", nn.Sequential(nn.Linear(28, 16), nn.GELU(), nn.BatchNorm1d(16), nn.Linear(16, 10), nn.LogSoftmax(-1)), flat
-    yield "block", Block(), torch.randn(BATCH, 12, 32)
-    yield "conv", nn.Sequential(nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8 * 49, 10)), torch.randn(BATCH, 1, 28, 28)
+    first, hidden, last = layers[0], layers[1], layers[-1]
+    yield "mlp_relu", nn.Sequential(nn.Linear(first, hidden), nn.ReLU(), nn.Dropout(0.1), nn.Linear(hidden, last)), flat
+    yield "mlp_gelu_softmax", nn.Sequential(nn.Linear(first, hidden), nn.GELU(), nn.BatchNorm1d(hidden), nn.Linear(hidden, last), nn.LogSoftmax(-1)), flat
+    yield "block", Block(), torch.randn(batch, 12, 32)
+    yield "conv", nn.Sequential(nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8 * 49, 10)), torch.randn(batch, 1, 28, 28)
+
+
+def seeded(layers=LAYERS, batch=BATCH):
+    """The networks with the same weights and inputs every time."""
+    torch.manual_seed(0)
+    for network in networks(layers, batch):
+        torch.manual_seed(0)
+        yield network
 
 
 def export(module, x, path, exporter, opset, dynamic):
@@ -284,14 +293,17 @@ def demo(dest):
 def main():
     args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     args.add_argument("dest", type=pathlib.Path)
-    args.add_argument("--only", default="*")
+    args.add_argument("--only", action="append", help="patterns of cases, as afkan_*_static")
+    args.add_argument("--layers", default=LAYERS, type=lambda text: tuple(map(int, text.split(","))), help="two sizes or more, as 784,64,10")
+    args.add_argument("--batch", default=BATCH, type=int)
     args.add_argument("--demo", action="store_true")
     args = args.parse_args()
     if args.demo:
         return demo(args.dest)
+    if len(args.layers) < 2:
+        sys.exit("--layers: two sizes or more, as 784,64,10")
     made = failed = 0
-    for name, module, x in networks():
-        torch.manual_seed(0)
+    for name, module, x in seeded(args.layers, args.batch):
         module.eval()
         with torch.no_grad():
             y = module.double()(x.double()).float()
@@ -300,7 +312,7 @@ def main():
             for opset in opsets:
                 for dynamic in (False, True):
                     case = args.dest / f"{name}_{exporter}_{opset}_{'dyn' if dynamic else 'static'}"
-                    if not fnmatch.fnmatch(case.name, args.only) or (case / "test_data_set_0" / "output_0.pb").exists():
+                    if not any(fnmatch.fnmatch(case.name, only) for only in args.only or ['*']) or (case / "test_data_set_0" / "output_0.pb").exists():
                         continue
                     case.mkdir(parents=True, exist_ok=True)
                     try:

@@ -190,7 +190,7 @@ def main():
 def with_packages():
     """Runs this script again in an environment that has the packages, if this one has not."""
     try:
-        import numpy, onnx, onnxruntime, torch  # noqa: F401
+        import numpy, onnx, onnxruntime, onnxscript, torch  # noqa: F401
     except ImportError:
         cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
         python = cache / "frit-peers" / "bin" / "python"
@@ -200,7 +200,7 @@ def with_packages():
             subprocess.run([sys.executable, "-m", "venv", python.parent.parent], check=True)
         requirements = HERE / "requirements.txt"
         subprocess.run([python, "-m", "pip", "install", "-q", "-r", requirements], check=True)
-        os.execv(python, [python, __file__, *sys.argv[1:]])
+        os.execv(python, [python, *sys.argv])
 
 
 if __name__ == "__main__":

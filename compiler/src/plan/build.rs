@@ -101,6 +101,30 @@ pub struct KernelSource {
     pub schedule: Schedule,
     /// Origins of its ops.
     pub origin: String,
+    /// Its ops but sources, each of them.
+    pub parts: Vec<Part>,
+}
+
+/// An op of a kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Its word.
+    pub op: &'static str,
+    /// Where it came from.
+    pub origin: String,
+}
+
+/// The ops of a kernel.
+#[derive(Default)]
+pub(super) struct Contents {
+    counts: OpCounts,
+    parts: Vec<Part>,
+}
+
+impl From<OpCounts> for Contents {
+    fn from(counts: OpCounts) -> Self {
+        Contents { counts, parts: Vec::new() }
+    }
 }
 
 /// A plan and what it was made from.
@@ -632,9 +656,10 @@ impl PlanBuilder<'_> {
         lowered: Lowered,
         operands: &[SlotId],
         results: &[SlotId],
-        ops: OpCounts,
+        contents: impl Into<Contents>,
         origin: &Origin,
     ) -> Result<(), BuildError> {
+        let Contents { counts: ops, parts } = contents.into();
         let Lowered { kernel, schedule, arguments } = lowered;
         let mut slots = Vec::with_capacity(arguments.len());
         for argument in &arguments {
@@ -668,7 +693,7 @@ impl PlanBuilder<'_> {
             ops,
         });
         let id = KernelId(plan.kernels.len() as u32 - 1);
-        self.built.kernels.push(KernelSource { kernel, schedule, origin });
+        self.built.kernels.push(KernelSource { kernel, schedule, origin, parts });
         b.program.ops += ops;
         b.push(Step::Kernel { kernel: id, arguments: slots, lens, dims, phases });
         Ok(())
@@ -724,10 +749,14 @@ fn kernel_name(body: &Function) -> String {
     if words.is_empty() { "move".to_owned() } else { words.join("_") }
 }
 
-fn count_ops(body: &Function) -> OpCounts {
-    let mut counts = OpCounts::default();
+fn count_ops(body: &Function) -> Contents {
+    let (mut counts, mut parts) = (OpCounts::default(), Vec::new());
     for id in body.nodes() {
-        match body.node(id).op.class() {
+        let node = body.node(id);
+        if node.op.class() != OpClass::Source {
+            parts.push(Part { op: node.op.name(), origin: node.origin.to_string() });
+        }
+        match node.op.class() {
             OpClass::Source | OpClass::Foreign | OpClass::Control | OpClass::Host => {}
             OpClass::Movement if body.len() > 2 => counts.view += 1,
             OpClass::Movement | OpClass::Elementwise | OpClass::Reduction | OpClass::Contraction => {
@@ -735,7 +764,7 @@ fn count_ops(body: &Function) -> OpCounts {
             }
         }
     }
-    counts
+    Contents { counts, parts }
 }
 
 /// An output must have memory of its own: a copy where it would be an input's, a constant's or a state's.

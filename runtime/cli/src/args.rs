@@ -244,9 +244,11 @@ pub(crate) struct InspectArgs {
     /// The model
     #[arg(value_hint = ValueHint::AnyPath)]
     pub(crate) model: PathBuf,
-    /// Every kernel with its ops, origins and time, and the reason for each edge that was not fused
+    /// Every kernel: its ops, ONNX nodes, bytes, FLOPs, time (the model is run) and limit, and why kernels are not fused
     #[arg(long)]
     pub(crate) kernels: bool,
+    #[command(flatten)]
+    pub(crate) inputs: InputFlags,
     #[command(flatten)]
     pub(crate) trust: TrustFlag,
     #[command(flatten)]
@@ -266,6 +268,9 @@ pub(crate) struct BenchArgs {
     /// Timed runs
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) runs: u32,
+    /// Time when asked: for each line of stdin, milliseconds to run for, answer fastest and median nanoseconds, and runs
+    #[arg(long, conflicts_with_all = ["runs", "json"])]
+    pub(crate) serve: bool,
     #[command(flatten)]
     pub(crate) trust: TrustFlag,
     #[command(flatten)]

@@ -78,6 +78,14 @@ impl Ready {
         }
     }
 
+    /// What it was compiled from, unless its code was loaded.
+    pub(crate) fn compiled(&self) -> Option<&Compiled> {
+        match &self.subject {
+            Subject::Compiled(compiled, _) => Some(compiled),
+            Subject::Loaded(_) => None,
+        }
+    }
+
     /// A line about the code of a compiled file; of other models there is nothing to say.
     pub(crate) fn code_line(&self) -> Option<String> {
         match &self.code {

@@ -19,6 +19,7 @@ use frit_passes::legalize::LegalizeError;
 use frit_passes::manager::PassError;
 use frit_runtime::data::DataError;
 use frit_runtime::load::LoadError;
+use frit_runtime::machine::MeasureError;
 use frit_runtime::{ModelError, RunError};
 
 /// Exit statuses of the contract.
@@ -287,6 +288,18 @@ impl From<CompileError> for CliError {
 impl From<CodeError> for CliError {
     fn from(error: CodeError) -> Self {
         CliError::failed(error, "machine code is made for x86-64 and aarch64")
+    }
+}
+
+impl From<MeasureError> for CliError {
+    fn from(error: MeasureError) -> Self {
+        match error {
+            MeasureError::Code(e) => e.into(),
+            MeasureError::Run(e) => e.into(),
+            MeasureError::Probe(_) | MeasureError::Load(_) | MeasureError::Model(_) | MeasureError::Tensor(_) => {
+                CliError::internal(error)
+            }
+        }
     }
 }
 

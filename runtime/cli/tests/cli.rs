@@ -586,3 +586,54 @@ fn odd_inputs_are_refused_by_name() {
         assert!(said.contains("not supported yet: ai.onnx NoSuchOp") && said.contains("node `first`"), "{said}");
     }
 }
+
+#[test]
+fn kernels_are_shown_beside_the_limits_of_the_machine() {
+    let folder = tempfile::tempdir().unwrap();
+    let network = case(folder.path(), "network", true);
+    let output = frit(["inspect", path(&network), "--kernels", "--threads", "1", "--json"]);
+    let record: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let kernels = record["kernels"].as_array().unwrap();
+    let positive = |value: &serde_json::Value| value.as_f64().unwrap() > 0.0;
+    assert!(kernels.iter().any(|k| k["kind"] == "library") && kernels.iter().any(|k| k["kind"] == "generated"));
+    for kernel in kernels {
+        for number in ["flops", "bytes_read", "bytes_written", "median_us", "predicted_us", "limit_us", "share"] {
+            assert!(positive(&kernel[number]), "{number}: {kernel}");
+        }
+        assert!(["memory", "arithmetic"].contains(&kernel["limit"].as_str().unwrap()), "{kernel}");
+        assert!(!kernel["nodes"].as_array().unwrap().is_empty(), "{kernel}");
+    }
+    // What the model states of its products is what is counted of them.
+    let products: f64 = kernels.iter().filter(|k| k["name"] == "matmul").map(|k| k["flops"].as_f64().unwrap()).sum();
+    assert_eq!(products, 2.0 * 64.0 * (64.0 * 32.0 + 32.0 * 10.0));
+    let edges = record["edges"].as_array().unwrap();
+    assert!(!edges.is_empty() && edges.iter().all(|e| !e["reasons"].as_array().unwrap().is_empty()), "{edges:?}");
+    assert!(positive(&record["machine"]["peak_gflops"]));
+    let shown = stdout(&frit(["inspect", path(&network), "--kernels", "--threads", "1"]));
+    let (_, from) = shown.split_once("\nsteps: ").unwrap();
+    let (steps, _) = from.split_once("\nremarks: ").unwrap();
+    assert!(steps.lines().all(|line| line.chars().count() <= 120), "{steps}");
+}
+
+#[test]
+fn bursts_are_timed_when_asked() {
+    use std::io::Write as _;
+    let folder = tempfile::tempdir().unwrap();
+    let model = exp_model(folder.path());
+    let serve = |asked: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_frit"));
+        let command = command.args(["bench", path(&model), "--serve", "--threads", "1"]);
+        let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = pipes.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(asked.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    };
+    let output = serve("1\n2\n");
+    let said = stdout(&output);
+    let (_, answers) = said.split_once("ready\n").unwrap();
+    let answers: Vec<Vec<u64>> =
+        answers.lines().map(|line| line.split(' ').map(|word| word.parse().unwrap()).collect()).collect();
+    assert_eq!((output.status.code(), answers.len()), (Some(0), 2), "{said}");
+    assert!(answers.iter().all(|a| matches!(a[..], [best, middle, runs] if best <= middle && runs >= 3)), "{said}");
+    assert_eq!(serve("soon\n").status.code(), Some(2));
+}

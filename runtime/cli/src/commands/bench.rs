@@ -10,7 +10,7 @@ use crate::args::BenchArgs;
 use crate::commands::run::execute;
 use crate::console::Console;
 use crate::engine;
-use crate::error::Done;
+use crate::error::{CliError, Done};
 use crate::inputs::{self, Bound};
 use crate::table::{milliseconds, time};
 
@@ -46,6 +46,29 @@ pub(crate) fn measure(context: &mut Context, bound: &[Bound], runs: u32, warm_up
     Ok(Timing { median, least: times.first().copied().unwrap_or_default() })
 }
 
+/// Bursts of runs, each asked for by a line, so that whoever compares can take turns with others.
+fn serve(context: &mut Context, bound: &[Bound], console: &Console) -> Done {
+    execute(context, bound)?;
+    console.line("ready")?;
+    for line in std::io::stdin().lines() {
+        let line =
+            line.map_err(|e| CliError::failed(format!("stdin: {e}"), "write a number of milliseconds a line"))?;
+        let asked: u64 = line.trim().parse().map_err(|_| {
+            CliError::usage(format!("--serve: `{}` is no number of milliseconds", line.trim()), "write one a line")
+        })?;
+        let (start, burst, mut times) = (Instant::now(), Duration::from_millis(asked), Vec::new());
+        while times.len() < 3 || start.elapsed() < burst {
+            let begin = Instant::now();
+            execute(context, bound)?;
+            times.push(begin.elapsed());
+        }
+        times.sort_unstable();
+        let nanoseconds = |at: usize| times.get(at).map_or(0, Duration::as_nanos);
+        console.line(format!("{} {} {}", nanoseconds(0), nanoseconds(times.len() / 2), times.len()))?;
+    }
+    Ok(())
+}
+
 /// Runs the command.
 pub(crate) fn run(args: &BenchArgs) -> Done {
     let mut console = Console::new(&args.json)?;
@@ -62,6 +85,9 @@ pub(crate) fn run(args: &BenchArgs) -> Done {
         console.line(line)?;
     }
     let mut context = model.context();
+    if args.serve {
+        return serve(&mut context, &bound, &console).map_err(|e| e.in_file(file));
+    }
     let timing = measure(&mut context, &bound, args.runs, WARM_UP).map_err(|e| e.in_file(file))?;
     let threads = Pool::global().threads();
     let bits = ready.vector_bits(&args.flags)?;

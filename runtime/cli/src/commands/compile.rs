@@ -128,7 +128,7 @@ fn emit(compiled: &Compiled, stage: Emit, args: &CompileArgs, console: &Console)
 /// Loop IR of all kernels, each under its schedule.
 fn loops(compiled: &Compiled) -> String {
     let mut all = String::new();
-    for KernelSource { kernel, schedule, origin } in &compiled.kernels {
+    for KernelSource { kernel, schedule, origin, .. } in &compiled.kernels {
         all.push_str(&format!("; {origin}\n"));
         if !schedule.directives.is_empty() {
             all.push_str(&format!("; schedule: {schedule}\n"));

@@ -5,6 +5,7 @@ pub(crate) mod compile;
 pub(crate) mod demo;
 pub(crate) mod help;
 pub(crate) mod inspect;
+pub(crate) mod kernels;
 pub(crate) mod onnx;
 pub(crate) mod run;
 pub(crate) mod verify;
