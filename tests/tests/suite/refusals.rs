@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use frit_compiler::driver::Options;
 use frit_ir::{HostValue, Tensor};
 use frit_passes::manager::{Level, Math};
-use frit_runtime::compile::Runner;
+use frit_runtime::compile::{Compiled, Runner};
 use frit_runtime::load::load_module;
 use frit_runtime::{LoadError, Model};
 use frit_tests::onnx::{
@@ -22,13 +22,17 @@ fn written(folder: &Path, graph: Message) -> PathBuf {
     path
 }
 
-fn load(graph: Message) -> Result<frit_ir::Module, LoadError> {
+fn load(graph: Message) -> Result<frit_ir::Module, Box<LoadError>> {
     let folder = tempfile::tempdir().unwrap();
-    load_module(&written(folder.path(), graph))
+    load_module(&written(folder.path(), graph)).map_err(Box::new)
+}
+
+fn compiled(graph: Message) -> Result<Compiled, Box<LoadError>> {
+    load(graph).and_then(|module| Model::compile(module, &Options::default()).map_err(Box::new))
 }
 
 fn refusal(graph: Message) -> String {
-    load(graph).and_then(|module| Model::compile(module, &Options::default())).map(|_| ()).unwrap_err().to_string()
+    compiled(graph).map(|_| ()).unwrap_err().to_string()
 }
 
 fn f32s(shape: &[usize], values: &[f32]) -> HostValue {
@@ -180,9 +184,7 @@ fn a_kernel_larger_than_the_image_is_refused() {
         }
         // Padding counts, strides don't.
         for enough in [int_list("pads", &[1, 0, 0, 0]), int_list("pads", &[0, 0, 1, 0])] {
-            load(windowed(op, &known, &[enough]))
-                .and_then(|m| Model::compile(m, &Options::default()))
-                .unwrap_or_else(|e| panic!("{op}: {e}"));
+            compiled(windowed(op, &known, &[enough])).unwrap_or_else(|e| panic!("{op}: {e}"));
         }
         assert!(refusal(windowed(op, &known, &[int_list("strides", &[2, 2])])).contains("axis 2"));
         let module = load(windowed(op, &[n, n, h, w], &[int_list("strides", &[2, 1])])).unwrap();
@@ -208,7 +210,7 @@ fn a_kernel_larger_than_the_image_is_refused() {
     let rounded = |extent: u64, stride: i64| {
         let image = [n, n, Extent::Known(extent), w];
         let attributes = [int("ceil_mode", 1), int_list("strides", &[stride, 1])];
-        load(windowed("MaxPool", &image, &attributes)).and_then(|m| Model::compile(m, &Options::default())).is_ok()
+        compiled(windowed("MaxPool", &image, &attributes)).is_ok()
     };
     assert!(rounded(2, 2) && rounded(1, 3) && !rounded(1, 2) && !rounded(2, 1));
 }
@@ -226,7 +228,7 @@ fn nesting_deeper_than_protobuf_allows_is_called_so() {
         inner.extend(graph(&[], &[], &[value_info("x", FLOAT, &ROW), value_info("c", BOOL, &[])], &[]));
         inner
     };
-    load(nested(30)).and_then(|m| Model::compile(m, &Options::default())).unwrap_or_else(|e| panic!("{e}"));
+    compiled(nested(30)).unwrap_or_else(|e| panic!("{e}"));
     for depth in [34, 50, 300] {
         let said = refusal(nested(depth));
         assert!(said.contains("limit: file: messages lie more than 100 deep"), "{depth}: {said}");
