@@ -198,6 +198,11 @@ impl<'a, T: Copy> MatView<'a, T> {
         self.cols
     }
 
+    /// Whether elements are neighbours along rows or columns.
+    pub(super) fn has_neighbours(&self) -> bool {
+        self.col_stride == 1 || self.row_stride == 1
+    }
+
     /// The matrix with rows and columns exchanged.
     pub(super) fn transposed(&self) -> Self {
         MatView { rows: self.cols, cols: self.rows, row_stride: self.col_stride, col_stride: self.row_stride, ..*self }

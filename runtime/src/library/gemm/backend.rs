@@ -6,9 +6,9 @@
 
 use super::blocks::{Rhs, multiply};
 use super::kernels::Kernels;
-use super::{Bias, GemmShape, Layout, Operand, Panels, gemm_packed};
+use super::{Bias, GemmShape, Layout, Operand, Panels, gemm_packed, packed_first};
 use crate::library::LibraryError;
-use crate::library::grid::{MatView, Tile};
+use crate::library::grid::{Batched, MatView, Tile};
 use crate::pool::Pool;
 use std::ops::Add;
 
@@ -28,7 +28,7 @@ impl Float for f64 {
 
 pub(crate) mod sealed {
     //! What computes a tile, for each element type.
-    use super::{Bias, GemmShape, Layout, LibraryError, Operand, Panels, Pool, gemm_packed};
+    use super::{Batched, Bias, GemmShape, Layout, LibraryError, Operand, Panels, Pool, gemm_packed, packed_first};
     use super::{Kernels as Own, MatView, Rhs, Tile, general, multiply};
 
     /// `tile = a b`. Sealed: nobody outside can name or call it, so its types stay private.
@@ -36,6 +36,19 @@ pub(crate) mod sealed {
     pub trait Kernels: Sized {
         /// Computes the tile.
         fn product(a: &MatView<'_, Self>, b: &MatView<'_, Self>, tile: &mut Tile<'_, Self>);
+
+        /// The whole product where a B that is not packed is packed first, if it is worth it.
+        fn packed_first(
+            _pool: &Pool,
+            _shape: &GemmShape<'_>,
+            _a: &Batched<'_, Self>,
+            _b: &Batched<'_, Self>,
+            _bias: Bias<'_, Self>,
+            _c: &mut [Self],
+            _layout: Layout<'_>,
+        ) -> Option<Result<(), LibraryError>> {
+            None
+        }
 
         /// The whole product with a packed B, for the element type that has them.
         fn packed(
@@ -57,6 +70,18 @@ pub(crate) mod sealed {
             if !own.is_some_and(|kernels| multiply(kernels, a, Rhs::View(*b), tile)) {
                 general(1.0, 0.0, a, b, tile);
             }
+        }
+
+        fn packed_first(
+            pool: &Pool,
+            shape: &GemmShape<'_>,
+            a: &Batched<'_, f32>,
+            b: &Batched<'_, f32>,
+            bias: Bias<'_, f32>,
+            c: &mut [f32],
+            layout: Layout<'_>,
+        ) -> Option<Result<(), LibraryError>> {
+            packed_first(pool, shape, a, b, bias, c, layout)
         }
 
         fn packed(

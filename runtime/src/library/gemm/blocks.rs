@@ -1,8 +1,8 @@
 //! f32 products by our own kernels: which blocks in which order, and what is packed.
 //!
 //! ```text
-//!  depth, in parts that keep a panel of B in the cache
-//!    rows of A, packed a few hundred at a time where their strides would fight for one cache set
+//!  rows of A, a hundred or so at a time where their strides would fight for one cache set: then copied
+//!    depth, in parts that keep a panel of B in the cache
 //!      panels of B: packed at load, read in place, or packed now into scratch
 //!        blocks of rows ---> a kernel
 //! ```
@@ -15,22 +15,20 @@
 use std::cell::RefCell;
 
 use super::kernels::{Block, Kernels, Part};
-use super::panels::Panels;
+use super::panels::{Memory, Panels};
 use crate::library::grid::{MatView, Tile};
 
 /// The deepest part: a panel of that depth is 128 KiB.
 const DEPTH: usize = 1024;
-/// The deepest part where A is packed, so that scratch holds many blocks of rows.
-const DEPTH_PACKED: usize = 512;
 /// Part of the depth where B is read in place by one block of rows: the rows of B are read side by side, so that memory
 /// gives long stretches of each.
 const DEPTH_IN_PLACE: usize = 16;
 /// Elements of B in scratch.
 const B_SCRATCH: usize = DEPTH * 32;
-/// Elements of A in scratch.
-const A_SCRATCH: usize = 64 * 1024;
-/// Room behind: packing writes whole squares.
-const SLACK: usize = 16 * 32;
+/// Elements of A in scratch: 128 rows of the deepest part, half of a second-level cache of 1 MiB.
+const A_SCRATCH: usize = 136 * DEPTH;
+/// Elements of a cache line.
+const LINE: usize = 16;
 /// How far ahead panels are fetched, in elements: 2 KiB.
 const PANEL_AHEAD: usize = 512;
 /// Panels made at a time of columns that are read once.
@@ -41,7 +39,7 @@ const BLOCKS_WORTH_PACKING: usize = 3;
 const NARROW: usize = 64;
 /// Addresses this far apart share a cache set.
 const SET_STRIDE: usize = 4096;
-/// A larger A is packed, so that its pages are visited once.
+/// A larger A is copied, so that its pages are visited once.
 const A_LARGE: usize = 2 << 20;
 
 /// The second operand of a product.
@@ -79,29 +77,19 @@ struct Product {
 }
 
 struct Scratch {
-    a: Vec<f32>,
-    b: Vec<f32>,
+    a: Memory,
+    b: Memory,
 }
 
 thread_local! {
     /// Of fixed size, so a thread allocates it once.
-    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch { a: Vec::new(), b: Vec::new() }) };
+    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch { a: Memory::NONE, b: Memory::NONE }) };
 }
 
 impl Scratch {
     /// Makes the parts that are wanted; false when there is no memory.
     fn reserve(&mut self, a: bool, b: bool) -> bool {
-        let grow = |part: &mut Vec<f32>, wanted: bool, len: usize| {
-            if !wanted || part.len() >= len {
-                return true;
-            }
-            let enough = part.try_reserve_exact(len - part.len()).is_ok();
-            if enough {
-                part.resize(len, 0.0);
-            }
-            enough
-        };
-        grow(&mut self.a, a, A_SCRATCH + SLACK) && grow(&mut self.b, b, B_SCRATCH + SLACK)
+        (!a || self.a.grow(A_SCRATCH)) && (!b || self.b.grow(B_SCRATCH))
     }
 }
 
@@ -159,6 +147,18 @@ fn equal_parts(extent: usize, most: usize) -> usize {
     extent.div_ceil(extent.div_ceil(most).max(1))
 }
 
+/// Whether A gains by being copied for many panels: its strides are bad for the cache, or it is large.
+fn worth_copying(m: usize, k: usize, row: isize, step: isize) -> bool {
+    let far = if step == 1 { row } else { step };
+    let large = m.saturating_mul(k).saturating_mul(size_of::<f32>()) > A_LARGE;
+    (step == 1 || row == 1) && (large || collides(far))
+}
+
+/// Whether a large product copies this A.
+pub(super) fn copies(a: &MatView<'_, f32>) -> bool {
+    worth_copying(a.rows(), a.cols(), a.row_stride, a.col_stride)
+}
+
 impl Product {
     /// Whether B is read in place.
     fn in_place(&self, kernels: &Kernels) -> bool {
@@ -173,13 +173,10 @@ impl Product {
         }
     }
 
-    /// Whether A is packed: for many panels, when its strides are bad for the cache or it is large.
-    fn packs_a(&self, kernels: &Kernels) -> bool {
-        let far = if self.a_step == 1 { self.a_row } else { self.a_step };
-        let large = self.m.saturating_mul(self.k).saturating_mul(size_of::<f32>()) > A_LARGE;
-        let unit = self.a_step == 1 || self.a_row == 1;
+    /// Whether A is copied.
+    fn copies_a(&self, kernels: &Kernels) -> bool {
         let used = self.m >= 2 * kernels.rows && self.n >= 4 * kernels.panel();
-        unit && used && (large || collides(far))
+        used && worth_copying(self.m, self.k, self.a_row, self.a_step)
     }
 
     fn run(&self, kernels: &Kernels, scratch: &mut Scratch) -> bool {
@@ -192,8 +189,8 @@ impl Product {
                 Product { n, b, c: self.c.wrapping_add(col), ..*self }.run(kernels, scratch)
             });
         }
-        let (in_place, packs_a) = (self.in_place(kernels), self.packs_a(kernels));
-        if !scratch.reserve(packs_a, !in_place) {
+        let (in_place, copies_a) = (self.in_place(kernels), self.copies_a(kernels));
+        if !scratch.reserve(copies_a, !in_place) {
             return false;
         }
         let rows = equal_parts(self.m, kernels.rows);
@@ -208,27 +205,41 @@ impl Product {
             _ if in_place => DEPTH,
             _ => B_SCRATCH / kernels.panel() / at_once,
         };
-        let depth = equal_parts(self.k, deepest.min(if packs_a { DEPTH_PACKED } else { usize::MAX }));
+        let depth = equal_parts(self.k, deepest);
+        let copy = copies_a.then(|| Copied::new(kernels, depth, self.a_step == 1, rows));
         // Rows of A at a time: whole blocks.
-        let height = if packs_a { A_SCRATCH / (depth * kernels.lanes) * rows } else { self.m };
-        for begin in (0..self.k).step_by(depth) {
-            let depth = depth.min(self.k - begin);
-            for top in (0..self.m).step_by(height) {
-                let strip = Strip {
-                    product: self,
-                    kernels,
-                    begin,
-                    depth,
-                    top,
-                    bottom: self.m.min(top + height),
-                    rows,
-                    in_place,
-                    at_once,
-                };
-                strip.run(packs_a.then_some(&mut scratch.a), &mut scratch.b);
+        let height = copy.map_or(self.m, |copy| equal_parts(self.m.div_ceil(rows), A_SCRATCH / copy.block) * rows);
+        for top in (0..self.m).step_by(height) {
+            for begin in (0..self.k).step_by(depth) {
+                let depth = depth.min(self.k - begin);
+                let bottom = self.m.min(top + height);
+                let strip = Strip { product: self, kernels, begin, depth, top, bottom, rows, in_place, at_once, copy };
+                strip.run(scratch.a.elements_mut(), scratch.b.elements_mut());
             }
         }
         true
+    }
+}
+
+/// How rows of A are copied.
+#[derive(Clone, Copy)]
+struct Copied {
+    /// From one block of rows to the next.
+    block: usize,
+    row: usize,
+    step: usize,
+}
+
+impl Copied {
+    /// A keeps its form: rows of neighbours an odd number of cache lines apart, which share no set; or a vector for each
+    /// step of the depth.
+    fn new(kernels: &Kernels, depth: usize, in_rows: bool, rows: usize) -> Copied {
+        if in_rows {
+            let row = (depth.div_ceil(LINE) | 1) * LINE;
+            Copied { block: rows * row, row, step: 1 }
+        } else {
+            Copied { block: depth * kernels.lanes, row: 1, step: kernels.lanes }
+        }
     }
 }
 
@@ -245,14 +256,16 @@ struct Strip<'a> {
     in_place: bool,
     /// Whole panels that a block of so many rows may have.
     at_once: usize,
+    /// How A is copied, if it is.
+    copy: Option<Copied>,
 }
 
 impl Strip<'_> {
-    fn run(&self, mut packed_a: Option<&mut Vec<f32>>, scratch: &mut [f32]) {
+    fn run(&self, copied: &mut [f32], scratch: &mut [f32]) {
         let Strip { product, kernels, begin, depth, .. } = *self;
         let Product { a, a_row, a_step, c, c_row, .. } = *product;
-        if let Some(target) = packed_a.as_deref_mut() {
-            self.pack_a(target);
+        if let Some(copy) = &self.copy {
+            self.copy_a(copy, copied);
         }
         let panel = kernels.panel();
         let mut col = 0;
@@ -267,9 +280,9 @@ impl Strip<'_> {
             let b = self.panel(col, cols, scratch);
             for (index, row) in (self.top..self.bottom).step_by(self.rows).enumerate() {
                 let rows = self.rows.min(self.bottom - row);
-                let (a, a_row, a_step) = match packed_a.as_deref() {
-                    Some(packed) => {
-                        (packed.as_ptr().wrapping_add(index * depth * kernels.lanes), 1, kernels.lanes as isize)
+                let (a, a_row, a_step) = match self.copy {
+                    Some(Copied { block, row, step }) => {
+                        (copied.as_ptr().wrapping_add(index * block), row as isize, step as isize)
                     }
                     None => (a.wrapping_offset(row as isize * a_row + begin as isize * a_step), a_row, a_step),
                 };
@@ -279,7 +292,7 @@ impl Strip<'_> {
                 let from_zero = begin == 0;
                 let block = Block { depth, a, a_row, a_step, c, c_row, cols, fetch, fetch_step, from_zero, ..b };
                 // SAFETY: rows, columns and depth are within the product's, whose views and tile were checked against
-                // their slices and fit each other; packed operands hold what `pack_a` and `panel` put there. The
+                // their slices and fit each other; copied operands hold what `copy_a` and `panel` put there. The
                 // tile is borrowed mutably, so nothing else uses C. `rows` is at most the kernels', and there are at
                 // most `at_once` panels; `in_place` has made sure that B has whole vectors where they are read.
                 unsafe { kernels.run(rows, &block) }
@@ -288,21 +301,26 @@ impl Strip<'_> {
         }
     }
 
-    /// Copies the strip of A, a block of rows after the other, `lanes` elements for each step of the depth.
-    fn pack_a(&self, target: &mut [f32]) {
+    /// Copies the strip of A, a block of rows after the other.
+    fn copy_a(&self, copy: &Copied, target: &mut [f32]) {
         let Strip { product, kernels, begin, depth, .. } = *self;
         let Product { a, a_row, a_step, .. } = *product;
-        let lanes = kernels.lanes;
-        for (index, row) in (self.top..self.bottom).step_by(self.rows).enumerate() {
-            let rows = self.rows.min(self.bottom - row);
-            let from = a.wrapping_offset(row as isize * a_row + begin as isize * a_step);
-            let target = &mut target[index * depth * lanes..][..depth * lanes + SLACK];
-            let step = if a_step == 1 { a_row } else { a_step };
-            // SAFETY: `rows` by `depth` are there, and one of the strides is 1 (`packs_a` wants it). The kernels' rows
-            // are at most the lanes; SLACK is a whole square more than is needed.
-            unsafe {
-                let part = Part { from, step, depth, cols: rows };
-                kernels.pack(a_step == 1, &part, target.as_mut_ptr(), lanes);
+        for (index, top) in (self.top..self.bottom).step_by(self.rows).enumerate() {
+            let rows = self.rows.min(self.bottom - top);
+            let target = &mut target[index * copy.block..][..copy.block];
+            let from = a.wrapping_offset(top as isize * a_row + begin as isize * a_step);
+            if a_step == 1 {
+                for (row, target) in target.chunks_exact_mut(copy.row).take(rows).enumerate() {
+                    let from = from.wrapping_offset(row as isize * a_row);
+                    // SAFETY: `depth` neighbours are there; scratch is no part of A.
+                    unsafe { from.copy_to_nonoverlapping(target[..depth].as_mut_ptr(), depth) }
+                }
+            } else {
+                // SAFETY: `rows` neighbours are there for each step of the depth (`copies_a` wants one stride to be 1);
+                // the kernels' rows are at most the lanes.
+                unsafe {
+                    kernels.pack(false, &Part { from, step: a_step, depth, cols: rows }, target.as_mut_ptr(), copy.step)
+                }
             }
         }
     }
@@ -346,9 +364,8 @@ impl Strip<'_> {
                 let mut done = 0;
                 while done < cols {
                     let cols = panel.min(cols - done);
-                    let target = &mut scratch[done * depth..][..width * depth + SLACK];
-                    // SAFETY: the columns and the part of the depth are within B; SLACK is at least the square that
-                    // packing columns may write behind the panel.
+                    let target = &mut scratch[done * depth..][..width * depth];
+                    // SAFETY: the columns and the part of the depth are within B.
                     unsafe { pack_panel(kernels, product.b, (begin, depth), (col + done, cols), target, width) };
                     done += cols;
                 }
@@ -362,8 +379,7 @@ impl Strip<'_> {
 /// Packs some columns and a part of the depth of B, zeros behind the last column.
 ///
 /// # Safety
-/// They are within B, which is no packed one. The target holds `width` for each step of the depth, rounded up to whole
-/// vectors where B lies in columns.
+/// They are within B, which is no packed one. The target holds `width` for each step of the depth.
 unsafe fn pack_panel(
     kernels: &Kernels,
     b: Form,
@@ -381,26 +397,23 @@ unsafe fn pack_panel(
     unsafe { kernels.pack(in_columns, &Part { from, step, depth, cols }, target.as_mut_ptr(), width) }
 }
 
-/// Packs a whole matrix into panels; `target` has room for them and for SLACK more. False when it does not lie in rows
-/// or columns of neighbours.
-pub(super) fn pack(kernels: &Kernels, b: &MatView<'_, f32>, target: &mut [f32]) -> bool {
+/// Packs some columns of a matrix into whole panels, from a column on that starts one. False when the matrix does not
+/// lie in rows or columns of neighbours.
+pub(super) fn pack(kernels: &Kernels, b: &MatView<'_, f32>, first: usize, target: &mut [f32]) -> bool {
     let Some(form) = Form::of(b) else { return false };
     let (k, n, panel) = (b.rows(), b.cols(), kernels.panel());
-    for col in (0..n).step_by(panel) {
+    for (index, target) in target.chunks_mut(panel * k).enumerate() {
+        let col = first + index * panel;
         let cols = panel.min(n - col);
         let width = if cols <= kernels.lanes { kernels.lanes } else { panel };
-        let target = &mut target[col * k..][..width * k + SLACK];
-        // SAFETY: the columns are within the view, which was checked against its slice. What is written behind a panel
-        // is the next one's place, written after, or the slack.
+        let target = &mut target[..width * k];
+        // SAFETY: the columns are within the view, which was checked against its slice.
         unsafe { pack_panel(kernels, form, (0, k), (col, cols), target, width) };
     }
     true
 }
 
-/// Elements that [`pack`] wants: panels, the last one perhaps half as wide, and slack. `None` on overflow.
+/// Elements of panels, the last one perhaps half as wide. `None` on overflow.
 pub(super) fn packed_len(kernels: &Kernels, k: usize, n: usize) -> Option<usize> {
     n.checked_next_multiple_of(kernels.lanes)?.checked_mul(k)
 }
-
-/// What [`pack`] may write behind the panels.
-pub(super) const PACK_SLACK: usize = SLACK;

@@ -129,7 +129,7 @@ impl Kernels {
     ///
     /// # Safety
     /// The part is there to read. `width` is a multiple of the lanes, at least its columns; the panel holds that for
-    /// the depth, rounded up to whole vectors where B lies in columns.
+    /// the depth.
     pub(super) unsafe fn pack(&self, in_columns: bool, part: &Part, panel: *mut f32, width: usize) {
         let pack = if in_columns { self.pack_columns } else { self.pack_rows };
         // SAFETY: the caller vouches for the part and the panel; a table exists only where the CPU has its features.

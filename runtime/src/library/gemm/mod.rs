@@ -36,12 +36,15 @@ pub use super::grid::{Layout, MAX_BATCH_RANK};
 pub use backend::Float;
 pub use panels::Panels;
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::grid::{Batched, Extents, Grid, MatView, Tile, run_grid};
 use super::{LibraryError, expect_len};
 use crate::pool::Pool;
-use blocks::{Rhs, multiply};
+use blocks::{Rhs, copies, multiply};
+use kernels::Kernels;
+use panels::Memory;
 
 const OP: &str = "MatMul";
 
@@ -65,6 +68,12 @@ const FEW_TILES: usize = 4;
 const MIN_TILE_ROWS: usize = 32;
 /// Tiles have a multiple of so many columns: whole panels on every CPU.
 const TILE_COLS_UNIT: usize = 64;
+/// Rows of a tile that make good use of panels as they pass.
+const PACKED_TILE_ROWS: usize = 64;
+/// From so many rows and columns on, panels of B are made before the product, by all threads.
+const PACKED_FIRST: (usize, usize) = (256, 128);
+/// Elements of the panels made at a time: 8 MiB.
+const PACKED_AT_ONCE: usize = 2 << 20;
 
 /// The extents of a product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +99,20 @@ impl<'a> GemmShape<'a> {
 
     fn c(&self) -> Extents<'a> {
         Extents { batch: self.batch, rows: self.m, cols: self.n }
+    }
+
+    /// How C is cut where B is packed: rows first if A is copied, so that it is copied once. Panels are then read more
+    /// often, but as fast as memory gives them.
+    fn packed_grid(&self, a: &MatView<'_, f32>) -> Grid {
+        let mut grid = self.grid();
+        if grid.batch == 1 && copies(a) {
+            let tiles = grid.rows * grid.cols;
+            while grid.rows < tiles && 2 * grid.rows * PACKED_TILE_ROWS <= self.m {
+                grid.rows *= 2;
+            }
+            grid.cols = (tiles / grid.rows).max(1);
+        }
+        grid
     }
 
     /// How C is cut.
@@ -176,6 +199,9 @@ pub fn gemm<T: Float>(
     bias.check(OP, shape.m, shape.n)?;
     let a = Batched::new(a.data, a.layout, shape.a(), OP, "A")?;
     let b = Batched::new(b.data, b.layout, shape.b(), OP, "B")?;
+    if let Some(done) = T::packed_first(pool, shape, &a, &b, bias, c, c_layout) {
+        return done;
+    }
     run_grid(pool, c, &c_layout, &shape.c(), shape.grid(), OP, &|mut tile, _| {
         let a = a.matrix(tile.matrix).row_range(tile.rows.clone());
         let b = b.matrix(tile.matrix).col_range(tile.cols.clone());
@@ -203,8 +229,21 @@ pub fn gemm_packed(
         let reason = format!("{b:?} do not suit a product of {shape:?} into rows of neighbours");
         return Err(LibraryError::Invalid { op: OP, reason });
     }
+    packed_tiles(pool, shape, &a, b, bias, c, c_layout)
+}
+
+/// [`gemm_packed`], checked.
+fn packed_tiles(
+    pool: &Pool,
+    shape: &GemmShape<'_>,
+    a: &Batched<'_, f32>,
+    b: &Panels,
+    bias: Bias<'_, f32>,
+    c: &mut [f32],
+    c_layout: Layout<'_>,
+) -> Result<(), LibraryError> {
     let failed = AtomicBool::new(false);
-    run_grid(pool, c, &c_layout, &shape.c(), shape.grid(), OP, &|mut tile, _| {
+    run_grid(pool, c, &c_layout, &shape.c(), shape.packed_grid(&a.matrix(0)), OP, &|mut tile, _| {
         let a = a.matrix(tile.matrix).row_range(tile.rows.clone());
         let b_tile = Rhs::Packed { panels: b, matrix: tile.matrix, first: tile.cols.start };
         if multiply(b.kernels, &a, b_tile, &mut tile) {
@@ -217,6 +256,52 @@ pub fn gemm_packed(
         return Err(LibraryError::Invalid { op: OP, reason: "no memory for the parts of a product".to_owned() });
     }
     Ok(())
+}
+
+thread_local! {
+    /// Memory for panels that are used once, kept from product to product.
+    static PANELS: Cell<Memory> = const { Cell::new(Memory::NONE) };
+}
+
+/// [`gemm`] where A is copied some rows at a time: panels of B are made first, not again for each of those.
+/// `None` where that would bring nothing, or can't be done.
+fn packed_first(
+    pool: &Pool,
+    shape: &GemmShape<'_>,
+    a: &Batched<'_, f32>,
+    b: &Batched<'_, f32>,
+    bias: Bias<'_, f32>,
+    c: &mut [f32],
+    c_layout: Layout<'_>,
+) -> Option<Result<(), LibraryError>> {
+    let GemmShape { batch, m, n, k } = *shape;
+    let (rows, cols) = PACKED_FIRST;
+    let one = batch.iter().all(|extent| *extent == 1);
+    if m < rows || n < cols || k == 0 || !one || c_layout.col != 1 || !copies(&a.matrix(0)) {
+        return None;
+    }
+    let kernels = Kernels::detect()?;
+    let width = PACKED_AT_ONCE / k / TILE_COLS_UNIT * TILE_COLS_UNIT;
+    if width < cols || !b.matrix(0).has_neighbours() {
+        return None;
+    }
+    // Parts of nearly equal width.
+    let width = n.div_ceil(n.div_ceil(width)).next_multiple_of(TILE_COLS_UNIT);
+    for first in (0..n).step_by(width) {
+        let cols = first..n.min(first + width);
+        let panels = Panels::now(kernels, pool, &b.matrix(0).col_range(cols.clone()), PANELS.replace(Memory::NONE))?;
+        let bias = match bias {
+            Bias::PerColumn(bias) => Bias::PerColumn(&bias[cols.clone()]),
+            Bias::None | Bias::PerRow(_) => bias,
+        };
+        let c_layout = Layout { offset: c_layout.offset + first, ..c_layout };
+        let done = packed_tiles(pool, &GemmShape { n: cols.len(), ..*shape }, a, &panels, bias, c, c_layout);
+        PANELS.set(panels.into_memory());
+        if done.is_err() {
+            return Some(done);
+        }
+    }
+    Some(Ok(()))
 }
 
 /// One tile of a product, on the calling thread: `a` holds the tile's rows, `b` its columns.

@@ -4,28 +4,37 @@
 //! kernels of this CPU read them, so that `[k, n]` and `[n, k]` weights are multiplied at the same speed.
 #![allow(unsafe_code)] // Memory aligned to cache lines, seen as elements.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use memmap2::{Advice, MmapMut};
 
-use super::blocks::{PACK_SLACK, pack, packed_len};
+use super::blocks::{pack, packed_len};
 use super::kernels::Kernels;
 use super::{GemmShape, OP, Operand};
 use crate::library::LibraryError;
-use crate::library::grid::Batched;
+use crate::library::grid::{Batched, MatView};
+use crate::pool::Pool;
 
 /// As large as this, memory comes in large pages where the system has them.
 const LARGE: usize = 4 << 20;
 
+/// Panels that a thread packs at a time.
+const PANELS_AT_ONCE: usize = 2;
+
 /// A cache line, which no vector of a panel straddles.
 #[repr(C, align(64))]
 #[derive(Clone, Copy)]
-struct Line([f32; 16]);
+pub(super) struct Line([f32; 16]);
 
-enum Memory {
+/// Elements from the start of a cache line on.
+pub(super) enum Memory {
     Lines(Vec<Line>),
     Map(MmapMut),
 }
 
 impl Memory {
+    pub(super) const NONE: Memory = Memory::Lines(Vec::new());
+
     /// Zeros for so many elements, or `None` where there is no memory.
     fn zeros(len: usize) -> Option<Memory> {
         let bytes = len.checked_mul(size_of::<f32>())?.checked_next_multiple_of(size_of::<Line>())?;
@@ -39,6 +48,17 @@ impl Memory {
         lines.try_reserve_exact(bytes / size_of::<Line>()).ok()?;
         lines.resize(bytes / size_of::<Line>(), Line([0.0; 16]));
         Some(Memory::Lines(lines))
+    }
+
+    /// Room for at least so many elements, whatever they hold; false where there is no memory.
+    pub(super) fn grow(&mut self, len: usize) -> bool {
+        if self.elements().len() < len {
+            match Memory::zeros(len) {
+                Some(memory) => *self = memory,
+                None => return false,
+            }
+        }
+        true
     }
 
     fn start(&self) -> (*const f32, usize) {
@@ -55,7 +75,7 @@ impl Memory {
         unsafe { std::slice::from_raw_parts(start, bytes / size_of::<f32>()) }
     }
 
-    fn elements_mut(&mut self) -> &mut [f32] {
+    pub(super) fn elements_mut(&mut self) -> &mut [f32] {
         let (start, bytes) = match self {
             Memory::Lines(lines) => (lines.as_mut_ptr().cast(), size_of_val(&lines[..])),
             Memory::Map(map) => (map.as_mut_ptr().cast(), map.len()),
@@ -100,18 +120,42 @@ impl Panels {
             return Ok(None);
         }
         let sizes = packed_len(kernels, k, n).and_then(|stride| {
-            let len = stride.checked_mul(matrices)?.checked_add(PACK_SLACK)?;
-            Some((stride, Memory::zeros(len)?))
+            let memory = Memory::zeros(stride.checked_mul(matrices)?)?;
+            Some((stride, memory))
         });
         let Some((stride, mut memory)) = sizes else { return Ok(None) };
-        for index in 0..matrices {
-            // What one matrix leaves in its slack, the next one overwrites.
-            let target = &mut memory.elements_mut()[index * stride..][..stride + PACK_SLACK];
-            if !pack(kernels, &b.matrix(index), target) {
+        for (index, target) in memory.elements_mut().chunks_exact_mut(stride).take(matrices).enumerate() {
+            if !pack(kernels, &b.matrix(index), 0, target) {
                 return Ok(None);
             }
         }
         Ok(Some(Panels { memory, kernels, matrices, k, n, stride }))
+    }
+
+    /// Packs a matrix on all threads into memory that is handed on. `None` where there is no memory, or the matrix has
+    /// no neighbours.
+    pub(super) fn now(
+        kernels: &'static Kernels,
+        pool: &Pool,
+        b: &MatView<'_, f32>,
+        mut memory: Memory,
+    ) -> Option<Panels> {
+        let (k, n) = (b.rows(), b.cols());
+        let stride = packed_len(kernels, k, n)?;
+        let failed = AtomicBool::new(!memory.grow(stride));
+        let target = memory.elements_mut().get_mut(..stride)?;
+        let chunk = PANELS_AT_ONCE * kernels.panel();
+        pool.run_chunks(target, chunk * k, &|index, target, _| {
+            if !pack(kernels, b, index * chunk, target) {
+                failed.store(true, Ordering::Relaxed);
+            }
+        });
+        (!failed.into_inner()).then_some(Panels { memory, kernels, matrices: 1, k, n, stride })
+    }
+
+    /// The memory, for other panels.
+    pub(super) fn into_memory(self) -> Memory {
+        self.memory
     }
 
     /// Bytes of memory that they take.

@@ -88,13 +88,25 @@ unsafe fn pack_columns<I: Isa>(part: &Part, panel: *mut f32, width: usize) {
         let rows = cols.saturating_sub(col).min(I::LANES);
         for begin in (0..depth).step_by(I::LANES) {
             let from = from.wrapping_offset(col as isize * step).wrapping_add(begin);
-            // SAFETY: the caller vouches for the part and for whole squares in the panel. Prefetching touches nothing.
+            let to = panel.wrapping_add(begin * width + col);
+            let left = depth - begin;
+            // SAFETY: the caller vouches for the part and the panel, whose end a square may pass only in `last`, which
+            // holds the largest square. Prefetching touches nothing.
             unsafe {
+                if left < I::LANES {
+                    let mut last = [0.0; 256];
+                    I::transpose(from, step, last.as_mut_ptr(), I::LANES, rows, left);
+                    for depth in 0..left {
+                        let line = last.as_ptr().add(depth * I::LANES);
+                        line.copy_to_nonoverlapping(to.add(depth * width), I::LANES);
+                    }
+                    continue;
+                }
                 for row in 0..I::LANES {
                     let ahead = from.wrapping_offset(row as isize * step).wrapping_add(SQUARE_AHEAD);
                     _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
                 }
-                I::transpose(from, step, panel.add(begin * width + col), width, rows, (depth - begin).min(I::LANES));
+                I::transpose(from, step, to, width, rows, I::LANES);
             }
         }
     }
