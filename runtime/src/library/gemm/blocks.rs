@@ -144,6 +144,9 @@ fn collides(stride: isize) -> bool {
 
 /// `extent` in equal parts of at most `most`.
 fn equal_parts(extent: usize, most: usize) -> usize {
+    if extent <= most {
+        return extent;
+    }
     extent.div_ceil(extent.div_ceil(most).max(1))
 }
 
@@ -209,13 +212,18 @@ impl Product {
         let copy = copies_a.then(|| Copied::new(kernels, depth, self.a_step == 1, rows));
         // Rows of A at a time: whole blocks.
         let height = copy.map_or(self.m, |copy| equal_parts(self.m.div_ceil(rows), A_SCRATCH / copy.block) * rows);
-        for top in (0..self.m).step_by(height) {
-            for begin in (0..self.k).step_by(depth) {
+        // Here and in a strip: `step_by` divides, which counts in a small product.
+        let mut top = 0;
+        while top < self.m {
+            let bottom = self.m.min(top + height);
+            let mut begin = 0;
+            while begin < self.k {
                 let depth = depth.min(self.k - begin);
-                let bottom = self.m.min(top + height);
                 let strip = Strip { product: self, kernels, begin, depth, top, bottom, rows, in_place, at_once, copy };
                 strip.run(scratch.a.elements_mut(), scratch.b.elements_mut());
+                begin += depth;
             }
+            top = bottom;
         }
         true
     }
@@ -278,7 +286,8 @@ impl Strip<'_> {
             }
             let cols = left.min(group * panel);
             let b = self.panel(col, cols, scratch);
-            for (index, row) in (self.top..self.bottom).step_by(self.rows).enumerate() {
+            let (mut index, mut row) = (0, self.top);
+            while row < self.bottom {
                 let rows = self.rows.min(self.bottom - row);
                 let (a, a_row, a_step) = match self.copy {
                     Some(Copied { block, row, step }) => {
@@ -296,6 +305,7 @@ impl Strip<'_> {
                 // tile is borrowed mutably, so nothing else uses C. `rows` is at most the kernels', and there are at
                 // most `at_once` panels; `in_place` has made sure that B has whole vectors where they are read.
                 unsafe { kernels.run(rows, &block) }
+                (index, row) = (index + 1, row + rows);
             }
             col += cols;
         }
