@@ -34,14 +34,35 @@ const SIZES: &[(usize, usize, usize)] = &[
 
 const FORMS: &[&str] = &["packed", "packed_t", "plain", "plain_t", "gemmkit"];
 
+/// Elements from the start of a cache line on, as in a session.
+struct Aligned {
+    memory: Vec<f32>,
+    start: usize,
+}
+
+impl Aligned {
+    fn new(mut memory: Vec<f32>) -> Aligned {
+        let len = memory.len();
+        memory.reserve(16);
+        let start = memory.as_ptr().align_offset(64).min(16);
+        memory.resize(len + start, 0.0);
+        memory.copy_within(..len, start);
+        Aligned { memory, start }
+    }
+
+    fn get(&self) -> &[f32] {
+        &self.memory[self.start..]
+    }
+}
+
 /// Operands of one size.
 struct Case {
     m: usize,
     k: usize,
     n: usize,
-    a: Vec<f32>,
-    b: Vec<f32>,
-    c: Vec<f32>,
+    a: Aligned,
+    b: Aligned,
+    c: Aligned,
     packed: Option<Panels>,
     packed_t: Option<Panels>,
 }
@@ -59,17 +80,19 @@ fn values(len: usize) -> Vec<f32> {
 impl Case {
     fn new((m, k, n): (usize, usize, usize)) -> Result<Case, Box<dyn Error>> {
         let (a, b, c) = (values(m * k), values(k * n), vec![0.0; m * n]);
+        let [a, b, c] = [a, b, c].map(Aligned::new);
         let shape = GemmShape { batch: &[], m, n, k };
-        let packed = Panels::new(&shape, Operand { data: &b, layout: Layout::row_major(n) })?;
-        let packed_t = Panels::new(&shape, Operand { data: &b, layout: transposed(k) })?;
+        let packed = Panels::new(&shape, Operand { data: b.get(), layout: Layout::row_major(n) })?;
+        let packed_t = Panels::new(&shape, Operand { data: b.get(), layout: transposed(k) })?;
         Ok(Case { m, k, n, a, b, c, packed, packed_t })
     }
 
     /// One product.
     fn run(&mut self, form: &str, pool: &Pool) -> Result<(), Box<dyn Error>> {
         let Case { m, k, n, a, b, c, packed, packed_t } = self;
+        let (a, b, c) = (a.get(), b.get(), &mut c.memory[c.start..]);
         let shape = GemmShape { batch: &[], m: *m, n: *n, k: *k };
-        let (left, out) = (Operand { data: &a[..], layout: Layout::row_major(*k) }, Layout::row_major(*n));
+        let (left, out) = (Operand { data: a, layout: Layout::row_major(*k) }, Layout::row_major(*n));
         let lines = match form {
             "packed" | "packed_t" => {
                 let panels = if form == "packed" { packed } else { packed_t };
@@ -90,7 +113,7 @@ impl Case {
             }
             _ => return Err(format!("no form `{form}`; there are {FORMS:?}").into()),
         };
-        Ok(gemm(pool, &shape, left, Operand { data: &b[..], layout: lines }, Bias::None, c, out)?)
+        Ok(gemm(pool, &shape, left, Operand { data: b, layout: lines }, Bias::None, c, out)?)
     }
 
     /// Nanoseconds of a product, many times over, for about so long.
@@ -107,7 +130,7 @@ impl Case {
             }
             times.push(start.elapsed().as_secs_f64() * 1e9 / f64::from(batch));
         }
-        black_box(&self.c);
+        black_box(self.c.get());
         times.sort_by(f64::total_cmp);
         Ok(times)
     }
@@ -160,7 +183,7 @@ fn table(threads: usize, rounds: usize) -> Result<(), Box<dyn Error>> {
             let mut best = f64::INFINITY;
             for _ in 0..rounds {
                 let start = Instant::now();
-                black_box(Panels::new(&shape, Operand { data: &case.b, layout })?);
+                black_box(Panels::new(&shape, Operand { data: case.b.get(), layout })?);
                 best = best.min(start.elapsed().as_secs_f64() * 1e3);
             }
             print!(" {:>6.2}", best / ((k * n * 4) as f64 / 1e6));
