@@ -39,6 +39,8 @@ const BLOCKS_WORTH_PACKING: usize = 3;
 const NARROW: usize = 64;
 /// Addresses this far apart share a cache set.
 const SET_STRIDE: usize = 4096;
+/// A larger B is fetched ahead of being turned; in a smaller one that costs more than it brings.
+const FAR: usize = 8 << 20;
 /// A larger A is copied, so that its pages are visited once.
 const A_LARGE: usize = 2 << 20;
 
@@ -56,8 +58,8 @@ pub(super) enum Rhs<'a> {
 enum Form {
     /// Rows of neighbours, `step` apart.
     Rows { b: *const f32, step: isize },
-    /// Columns of neighbours, `step` apart.
-    Columns { b: *const f32, step: isize },
+    /// Columns of neighbours, `step` apart; `far`: they come from memory, not from a cache.
+    Columns { b: *const f32, step: isize, far: bool },
     /// Whole panels, `depth` rows each.
     Panels { b: *const f32, depth: usize },
 }
@@ -129,7 +131,8 @@ impl Form {
         if b.col_stride == 1 || b.cols() == 1 {
             Some(Form::Rows { b: ptr, step: b.row_stride })
         } else if b.row_stride == 1 || b.rows() == 1 {
-            Some(Form::Columns { b: ptr, step: b.col_stride })
+            let far = b.rows().saturating_mul(b.cols()).saturating_mul(size_of::<f32>()) > FAR;
+            Some(Form::Columns { b: ptr, step: b.col_stride, far })
         } else {
             None
         }
@@ -184,10 +187,10 @@ impl Product {
 
     fn run(&self, kernels: &Kernels, scratch: &mut Scratch) -> bool {
         let wide = WIDE_COLUMNS * kernels.panel();
-        if let (Form::Columns { b, step }, true) = (self.b, self.m <= kernels.rows && self.n > wide) {
+        if let (Form::Columns { b, step, far }, true) = (self.b, self.m <= kernels.rows && self.n > wide) {
             // Columns are read once: each from end to end, which memory likes best.
             return (0..self.n).step_by(wide).all(|col| {
-                let b = Form::Columns { b: b.wrapping_offset(col as isize * step), step };
+                let b = Form::Columns { b: b.wrapping_offset(col as isize * step), step, far };
                 let n = wide.min(self.n - col);
                 Product { n, b, c: self.c.wrapping_add(col), ..*self }.run(kernels, scratch)
             });
@@ -329,7 +332,12 @@ impl Strip<'_> {
                 // SAFETY: `rows` neighbours are there for each step of the depth (`copies_a` wants one stride to be 1);
                 // the kernels' rows are at most the lanes.
                 unsafe {
-                    kernels.pack(false, &Part { from, step: a_step, depth, cols: rows }, target.as_mut_ptr(), copy.step)
+                    kernels.pack(
+                        false,
+                        &Part { from, step: a_step, depth, cols: rows, far: false },
+                        target.as_mut_ptr(),
+                        copy.step,
+                    )
                 }
             }
         }
@@ -398,13 +406,13 @@ unsafe fn pack_panel(
     target: &mut [f32],
     width: usize,
 ) {
-    let (from, step, in_columns) = match b {
-        Form::Rows { b, step } => (b.wrapping_offset(begin as isize * step).wrapping_add(col), step, false),
-        Form::Columns { b, step } => (b.wrapping_offset(col as isize * step).wrapping_add(begin), step, true),
+    let (from, step, in_columns, far) = match b {
+        Form::Rows { b, step } => (b.wrapping_offset(begin as isize * step).wrapping_add(col), step, false, false),
+        Form::Columns { b, step, far } => (b.wrapping_offset(col as isize * step).wrapping_add(begin), step, true, far),
         Form::Panels { .. } => return,
     };
     // SAFETY: as the caller vouches.
-    unsafe { kernels.pack(in_columns, &Part { from, step, depth, cols }, target.as_mut_ptr(), width) }
+    unsafe { kernels.pack(in_columns, &Part { from, step, depth, cols, far }, target.as_mut_ptr(), width) }
 }
 
 /// Packs some columns of a matrix into whole panels, from a column on that starts one. False when the matrix does not

@@ -51,6 +51,8 @@ pub(super) struct Part {
     pub(super) step: isize,
     pub(super) depth: usize,
     pub(super) cols: usize,
+    /// Whether columns are fetched ahead.
+    pub(super) far: bool,
 }
 
 /// Packs a part into a panel of some width.

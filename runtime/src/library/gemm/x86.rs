@@ -65,7 +65,7 @@ const SQUARE_AHEAD: usize = 64;
 /// Packs rows of neighbours.
 #[inline(always)]
 unsafe fn pack_rows<I: Isa>(part: &Part, panel: *mut f32, width: usize) {
-    let Part { from, step, depth, cols } = *part;
+    let Part { from, step, depth, cols, .. } = *part;
     let (mut from, mut to) = (from, panel);
     for _ in 0..depth {
         for col in (0..width).step_by(I::LANES) {
@@ -79,10 +79,23 @@ unsafe fn pack_rows<I: Isa>(part: &Part, panel: *mut f32, width: usize) {
     }
 }
 
-/// Packs columns of neighbours, a square at a time.
+/// Packs columns of neighbours.
 #[inline(always)]
 unsafe fn pack_columns<I: Isa>(part: &Part, panel: *mut f32, width: usize) {
-    let Part { from, step, depth, cols } = *part;
+    // SAFETY: as the caller vouches.
+    unsafe {
+        if part.far {
+            pack_squares::<I, true>(part, panel, width)
+        } else {
+            pack_squares::<I, false>(part, panel, width)
+        }
+    }
+}
+
+/// [`pack_columns`], a square at a time, perhaps fetched ahead: a constant, since its 16 addresses take registers.
+#[inline(always)]
+unsafe fn pack_squares<I: Isa, const FAR: bool>(part: &Part, panel: *mut f32, width: usize) {
+    let Part { from, step, depth, cols, .. } = *part;
     for col in (0..width).step_by(I::LANES) {
         // Past the last column nothing is read, the square has no rows.
         let rows = cols.saturating_sub(col).min(I::LANES);
@@ -102,7 +115,7 @@ unsafe fn pack_columns<I: Isa>(part: &Part, panel: *mut f32, width: usize) {
                     }
                     continue;
                 }
-                for row in 0..I::LANES {
+                for row in 0..if FAR { I::LANES } else { 0 } {
                     let ahead = from.wrapping_offset(row as isize * step).wrapping_add(SQUARE_AHEAD);
                     _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
                 }
