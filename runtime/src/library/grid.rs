@@ -163,6 +163,11 @@ impl<'a, T> Batched<'a, T> {
         Ok(Batched { data, layout, extents })
     }
 
+    /// Whether the elements of a row are neighbours.
+    pub(super) fn has_rows(&self) -> bool {
+        self.layout.col == 1
+    }
+
     /// Matrix `index`, counted with the last batch dim fastest.
     pub(super) fn matrix(&self, index: usize) -> MatView<'a, T> {
         MatView {

@@ -61,7 +61,7 @@ where
     zero_b.check("the zero points of B", shape.n)?;
     let a = Batched::new(a.data, a.layout, shape.a(), OP, "A")?;
     let b = Batched::new(b.data, b.layout, shape.b(), OP, "B")?;
-    run_grid(pool, c, &c_layout, &shape.c(), shape.grid(), OP, &|mut tile, _| {
+    run_grid(pool, c, &c_layout, &shape.c(), shape.grid(false), OP, &|mut tile, _| {
         let a = a.matrix(tile.matrix).row_range(tile.rows.clone());
         let b = b.matrix(tile.matrix).col_range(tile.cols.clone());
         dispatch(Product { a: &a, zero_a: &zero_a, b: &b, zero_b: &zero_b, tile: &mut tile });

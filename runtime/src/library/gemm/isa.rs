@@ -102,6 +102,32 @@ impl Isa for Avx512 {
     unsafe fn transpose(from: *const f32, step: isize, to: *mut f32, width: usize, rows: usize, cols: usize) {
         // SAFETY: as above; only `rows` rows, and in them `cols` elements, are read; the caller gives 16 rows to write.
         unsafe {
+            if rows >= 16 && cols >= 16 {
+                // Four columns at a time, from 16 rows: parts of a vector are four rows apart, and put there by loads,
+                // which leaves half of the shuffles below.
+                let four = 4 * step;
+                for i in 0..4 {
+                    let mut r = [_mm512_setzero_ps(); 4];
+                    let mut at = from.wrapping_add(4 * i);
+                    for part in &mut r {
+                        let all = _mm512_castps128_ps512(_mm_loadu_ps(at));
+                        let all = _mm512_insertf32x4::<1>(all, _mm_loadu_ps(at.wrapping_offset(four)));
+                        let all = _mm512_insertf32x4::<2>(all, _mm_loadu_ps(at.wrapping_offset(2 * four)));
+                        *part = _mm512_insertf32x4::<3>(all, _mm_loadu_ps(at.wrapping_offset(3 * four)));
+                        at = at.wrapping_offset(step);
+                    }
+                    let (a, b) = (_mm512_unpacklo_ps(r[0], r[1]), _mm512_unpackhi_ps(r[0], r[1]));
+                    let (c, d) = (_mm512_unpacklo_ps(r[2], r[3]), _mm512_unpackhi_ps(r[2], r[3]));
+                    let (a, b) = (_mm512_castps_pd(a), _mm512_castps_pd(b));
+                    let (c, d) = (_mm512_castps_pd(c), _mm512_castps_pd(d));
+                    let to = to.add(4 * i * width);
+                    _mm512_storeu_ps(to, _mm512_castpd_ps(_mm512_unpacklo_pd(a, c)));
+                    _mm512_storeu_ps(to.add(width), _mm512_castpd_ps(_mm512_unpackhi_pd(a, c)));
+                    _mm512_storeu_ps(to.add(2 * width), _mm512_castpd_ps(_mm512_unpacklo_pd(b, d)));
+                    _mm512_storeu_ps(to.add(3 * width), _mm512_castpd_ps(_mm512_unpackhi_pd(b, d)));
+                }
+                return;
+            }
             let mask = Avx512::mask(cols);
             let mut r = [_mm512_setzero_ps(); 16];
             let mut t = r;

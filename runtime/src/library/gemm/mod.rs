@@ -111,7 +111,7 @@ impl<'a> GemmShape<'a> {
     /// How C is cut where B is packed: rows first if A is copied, so that it is copied once. Panels are then read more
     /// often, but as fast as memory gives them.
     fn packed_grid(&self, a: &MatView<'_, f32>) -> Grid {
-        let mut grid = self.grid();
+        let mut grid = self.grid(true);
         if grid.batch == 1 && copies(a) {
             let tiles = grid.rows * grid.cols;
             while grid.rows < tiles && 2 * grid.rows * PACKED_TILE_ROWS <= self.m {
@@ -122,12 +122,12 @@ impl<'a> GemmShape<'a> {
         grid
     }
 
-    /// How C is cut.
-    fn grid(&self) -> Grid {
+    /// How C is cut. `pairs`: whether few rows may be parted, which costs nothing where B is read as it lies.
+    fn grid(&self, pairs: bool) -> Grid {
         let matrices = self.c().matrices();
         let one = self.m.saturating_mul(self.n).saturating_mul(self.k.max(1));
         let work = one.saturating_mul(matrices);
-        let least = if work >= PAIR_WORK { 2 } else { 1 };
+        let least = if pairs && work >= PAIR_WORK { 2 } else { 1 };
         let wanted = (work / TILE_WORK).min(SOME_TILES).max(work / LARGE_TILE_WORK).clamp(least, MAX_TILES);
         let batch = wanted.min(matrices.max(1));
         let (mut rows, mut cols) = (1, 1);
@@ -142,7 +142,7 @@ impl<'a> GemmShape<'a> {
                 cols *= 2;
             } else if (tiles < FEW_TILES || tile_cols < TILE_COLS_UNIT * 2) && tile_rows >= 2 * MIN_TILE_ROWS {
                 rows *= 2;
-            } else if tiles == 1 && tile_rows >= 2 * PAIR_ROWS {
+            } else if pairs && tiles == 1 && tile_rows >= 2 * PAIR_ROWS {
                 rows = 2;
             } else {
                 break;
@@ -212,7 +212,7 @@ pub fn gemm<T: Float>(
     if let Some(done) = T::packed_first(pool, shape, &a, &b, bias, c, c_layout) {
         return done;
     }
-    run_grid(pool, c, &c_layout, &shape.c(), shape.grid(), OP, &|mut tile, _| {
+    run_grid(pool, c, &c_layout, &shape.c(), shape.grid(b.has_rows()), OP, &|mut tile, _| {
         let a = a.matrix(tile.matrix).row_range(tile.rows.clone());
         let b = b.matrix(tile.matrix).col_range(tile.cols.clone());
         product(&a, &b, &bias, &mut tile);
