@@ -29,6 +29,10 @@ pub(crate) struct Emitter<'a> {
     pub(crate) rows: HashMap<Value, Reg>,
     /// Row-major position of the current row.
     pub(crate) row: Dim,
+    /// Results of reductions of a block of columns, valid at [`Emitter::row`] too.
+    pub(crate) columns: HashMap<Value, BufferId>,
+    /// The column that is at work, in the block.
+    pub(crate) column: Dim,
     /// Values of the current row that several passes over it share.
     pub(crate) lines: Lines,
     known: Vec<HashMap<(Value, Vec<Dim>), Reg>>,
@@ -55,6 +59,8 @@ impl<'a> Emitter<'a> {
             memory: HashMap::new(),
             rows: HashMap::new(),
             row: Dim::ZERO,
+            columns: HashMap::new(),
+            column: Dim::ZERO,
             lines: Lines::default(),
             known: Vec::new(),
             unsure: 0,
@@ -169,7 +175,10 @@ impl<'a> Emitter<'a> {
 
     /// Whether a value is read from memory or a register instead of computed.
     pub(super) fn is_kept(&self, value: Value) -> bool {
-        self.memory.contains_key(&value) || self.rows.contains_key(&value) || self.lines.holds(value)
+        self.memory.contains_key(&value)
+            || self.rows.contains_key(&value)
+            || self.columns.contains_key(&value)
+            || self.lines.holds(value)
     }
 
     /// The factors of a product that the sum which takes it may round with: it is used nowhere else and not in memory.
@@ -234,7 +243,8 @@ impl<'a> Emitter<'a> {
         if let Some(buffer) = self.memory.get(&value) {
             return self.load(*buffer, value, index);
         }
-        if let Some(reg) = self.rows.get(&value).copied() {
+        let column = self.columns.get(&value).copied();
+        if column.is_some() || self.rows.contains_key(&value) {
             let dims = self.dims(value)?;
             let position = self.ranges.simplify(&linearize(index, &dims));
             // Of a single row the index is 0, whatever its loop is called.
@@ -244,7 +254,11 @@ impl<'a> Emitter<'a> {
                     message: format!("a row result is read at {position}, the row is {}", self.row),
                 });
             }
-            return Ok(reg);
+            match (self.rows.get(&value), column) {
+                (Some(reg), _) => return Ok(*reg),
+                (None, Some(buffer)) => return Ok(self.kb.load(buffer, self.column.clone())),
+                (None, None) => {}
+            }
         }
         let node = self.body.node(value.node);
         let operands = node.operands();

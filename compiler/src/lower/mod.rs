@@ -19,6 +19,7 @@
 //! sums is that of `frit_ir::order` in every form.
 
 mod append;
+mod columns;
 mod combine;
 mod contract;
 mod emit;

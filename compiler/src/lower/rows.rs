@@ -10,12 +10,12 @@ use super::combine::{combine_of, reduced_index, reduction_type};
 use super::emit::{Emitter, UNROLLED};
 use super::index::{delinearize, linearize};
 use super::line::Pass;
-use super::{LowerError, Lowering, contract, map};
+use super::{LowerError, Lowering, columns, contract, map};
 use crate::kernel::{Acc, BufferId, Combine, Reg, Role, Scalar, Stmt};
 use crate::schedule::Directive;
 
 /// Elements that one accumulation takes: longer rows are cut into tiles, by `frit_ir::order`.
-const TILE: i64 = frit_ir::order::TILE as i64;
+pub(super) const TILE: i64 = frit_ir::order::TILE as i64;
 /// Fewer rows than this, if long, are split over threads.
 const FEW_ROWS: i64 = 8;
 /// Rows longer than this can't be reduced in two levels of tiles.
@@ -24,25 +24,25 @@ const LONGEST: i64 = TILE * TILE;
 /// A reduction that needs a loop.
 #[derive(Clone, Debug)]
 pub(crate) struct Large {
-    value: Value,
-    kind: ReduceKind,
+    pub(super) value: Value,
+    pub(super) kind: ReduceKind,
     /// Reduced extents, outermost first.
     extents: Vec<Dim>,
     /// Element type of what is reduced.
-    dtype: DType,
+    pub(super) dtype: DType,
     /// How many reductions deep it depends on others.
-    level: usize,
+    pub(super) level: usize,
     /// Sums may be reordered.
     reassociate: bool,
 }
 
 /// The row space of a body.
 pub(crate) struct Rows {
-    large: Vec<Large>,
+    pub(super) large: Vec<Large>,
     /// Number of rows.
     count: Dim,
     /// Elements reduced in each.
-    length: Dim,
+    pub(super) length: Dim,
     /// How many reductions deep each op lies.
     levels: HashMap<NodeId, usize>,
 }
@@ -109,11 +109,17 @@ pub(crate) fn lower(lowering: &mut Lowering<'_>, rows: &Rows) -> Result<(), Lowe
     }
     let few = rows.count.known().is_some_and(|n| n < FEW_ROWS);
     let long = rows.length.known().is_none_or(|n| n > TILE);
-    if few && long { split(lowering, rows) } else { together(lowering, rows) }
+    if few && long {
+        return split(lowering, rows);
+    }
+    match columns::find(lowering, rows)? {
+        Some(found) => columns::lower(lowering, rows, &found),
+        None => together(lowering, rows),
+    }
 }
 
 /// Deepest level.
-fn depth(rows: &Rows) -> usize {
+pub(super) fn depth(rows: &Rows) -> usize {
     rows.large.iter().map(|l| l.level).max().unwrap_or(0)
 }
 
@@ -133,13 +139,18 @@ fn together(lowering: &mut Lowering<'_>, rows: &Rows) -> Result<(), LowerError> 
     Ok(())
 }
 
-fn row(lowering: &mut Lowering<'_>, rows: &Rows, p: &Dim) -> Result<(), LowerError> {
+/// Refuses at run time what is too long to be reduced in two levels of tiles.
+pub(super) fn check_length(lowering: &mut Lowering<'_>, rows: &Rows) {
     if rows.length.known().is_none() {
         let code = lowering.e.kb.trap(format!("a reduction over more than {LONGEST} elements"));
         let (n, limit) = (lowering.e.index_value(rows.length.clone()), lowering.e.kb.constant(Scalar::i64(LONGEST)));
         let ok = lowering.e.kb.binary(BinaryOp::Le, n, limit);
         lowering.e.kb.push(Stmt::Check { ok, code });
     }
+}
+
+fn row(lowering: &mut Lowering<'_>, rows: &Rows, p: &Dim) -> Result<(), LowerError> {
+    check_length(lowering, rows);
     plan_lines(lowering, rows)?;
     for level in 1..=depth(rows) {
         let large: Vec<&Large> = rows.large.iter().filter(|l| l.level == level).collect();
@@ -335,7 +346,7 @@ fn cut(large: &[&Large], length: &Dim, split: bool) -> Cut {
     }
 }
 
-fn order_is_free(large: &Large) -> bool {
+pub(super) fn order_is_free(large: &Large) -> bool {
     match large.kind {
         ReduceKind::Min | ReduceKind::Max => true,
         ReduceKind::Sum | ReduceKind::Prod => large.reassociate || large.dtype.is_int(),

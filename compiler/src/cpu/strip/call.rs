@@ -34,7 +34,7 @@ impl<'b> Function<'_, 'b> {
         accs: &[Acc],
     ) -> Result<Option<Vec<Value>>, Refusal> {
         let Some(lanes) = self.schedule.lanes(var) else { return Ok(None) };
-        let outlined = outline(self.kernel, var, body, accs);
+        let outlined = outline(self.kernel, var, extent, body, accs);
         let leaf = outlined.and_then(|o| match self.leaves.of(o.strip.clone(), lanes) {
             Ok(leaf) => Ok((o, leaf)),
             Err(unsupported) => Err(unsupported.to_string()),

@@ -41,6 +41,7 @@ pub(super) struct Outlined<'k> {
 pub(super) fn outline<'k>(
     kernel: &'k Kernel,
     var: &Symbol,
+    extent: &Dim,
     body: &'k [Stmt],
     accs: &[Acc],
 ) -> Result<Outlined<'k>, Reason> {
@@ -56,7 +57,7 @@ pub(super) fn outline<'k>(
     for acc in accs {
         outliner.acc(acc)?;
     }
-    outliner.check_stores()?;
+    outliner.check_stores(most(extent))?;
     Ok(outliner.out)
 }
 
@@ -294,8 +295,8 @@ impl<'k> Outliner<'k, '_> {
         Ok(at as u32)
     }
 
-    /// No iteration reads or overwrites what another one writes.
-    fn check_stores(&self) -> Result<(), Reason> {
+    /// No iteration reads or overwrites what another one writes; `most` is how many there are at most, if that is known.
+    fn check_stores(&self, most: Option<i64>) -> Result<(), Reason> {
         for (i, (a, written)) in self.out.walks.iter().zip(&self.out.strip.streams).enumerate() {
             if !written.stored {
                 continue;
@@ -304,9 +305,14 @@ impl<'k> Outliner<'k, '_> {
                 if i == j || a.buffer != b.buffer {
                     continue;
                 }
-                // Equal steps and starts that are no whole number of steps apart never meet.
+                // With equal steps, starts that are no whole number of steps apart never meet, nor those of which one
+                // lies behind all steps from the other.
                 let apart = match (&a.step, (&a.start - &b.start).known()) {
-                    (Dim::Known(step), Some(distance)) if a.step == b.step => distance.checked_rem(*step) != Some(0),
+                    (Dim::Known(step), Some(distance)) if a.step == b.step => {
+                        let length = most.and_then(|n| n.checked_mul(step.checked_abs()?));
+                        distance.checked_rem(*step) != Some(0)
+                            || length.is_some_and(|n| distance.checked_abs().is_some_and(|d| d >= n))
+                    }
                     _ => false,
                 };
                 if !apart {
@@ -315,5 +321,18 @@ impl<'k> Outliner<'k, '_> {
             }
         }
         Ok(())
+    }
+}
+
+/// The largest value of an extent, where one is known.
+fn most(extent: &Dim) -> Option<i64> {
+    let terms = extent.terms();
+    match (extent.known(), terms.iter().next()) {
+        (Some(n), _) => Some(n),
+        (None, Some((atoms, 1))) if terms.len() == 1 => match atoms.as_slice() {
+            [Atom::Min(a, b)] => [most(a), most(b)].into_iter().flatten().min(),
+            _ => None,
+        },
+        (None, _) => None,
     }
 }
