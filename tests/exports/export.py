@@ -8,7 +8,7 @@ Every network below is exported by both PyTorch exporters, in several opsets, wi
 DEST/NAME_EXPORTER_OPSET_SHAPE/{model.onnx, test_data_set_0/{input,output}_0.pb}. The outputs are PyTorch's own, in float64
 where the network allows it. `frit verify DEST/*` must pass on all of them.
 """
-import argparse, fnmatch, math, pathlib, sys, warnings
+import argparse, fnmatch, math, pathlib, shutil, sys, warnings
 
 import numpy as np
 import onnx
@@ -319,6 +319,7 @@ def main():
                         export(module, x, case / "model.onnx", exporter, opset, dynamic)
                     except Exception as error:  # the exporter refuses: nothing to check
                         print(f"{case.name}: not exported: {str(error).splitlines()[0][:120]}", file=sys.stderr)
+                        shutil.rmtree(case)
                         failed += 1
                         continue
                     data = case / "test_data_set_0"
