@@ -202,16 +202,17 @@ fn rejoin(mut d: Dim) -> Dim {
                 others.remove(i);
                 let factor = Dim::from_terms(Terms::from([(others, *coefficient)]));
                 // The quotient by b may stand as one of a quotient: floordiv(floordiv(z, a), b) = floordiv(z, a b).
-                let by_b = match single_atom(x) {
-                    Some(Atom::FloorDiv(z, a)) => z.floordiv(&(&a * b)),
-                    _ => x.floordiv(b),
+                let joined = match single_atom(x) {
+                    Some(Atom::FloorDiv(z, a)) => Some(z.floordiv(&(&a * b))),
+                    _ => None,
                 };
-                let quotient = &(&factor * b) * &by_b;
                 // Present with exactly this coefficient?
-                let quotient_terms = quotient.terms();
-                if quotient_terms.len() != 1 || !quotient_terms.iter().all(|(k, c)| terms.get(k) == Some(c)) {
-                    continue;
-                }
+                let present = |quotient: &Dim| {
+                    let parts = quotient.terms();
+                    parts.len() == 1 && parts.iter().all(|(k, c)| terms.get(k) == Some(c))
+                };
+                let quotients = joined.into_iter().chain([x.floordiv(b)]).map(|by_b| &(&factor * b) * &by_b);
+                let Some(quotient) = quotients.into_iter().find(present) else { continue };
                 let this = Dim::from_terms(Terms::from([(atoms.clone(), *coefficient)]));
                 d = &(&(&d - &this) - &quotient) + &(&factor * x);
                 continue 'again;
@@ -282,6 +283,16 @@ mod tests {
         let index = delinearize(&flat, &other, &ranges);
         assert_eq!(index[0], i);
         assert_eq!(ranges.simplify(&linearize(&index, &other)), flat);
+    }
+
+    #[test]
+    fn a_position_taken_apart_by_an_extent_that_is_not_known_is_put_together() {
+        let (x, n) = (Dim::symbol("i0"), Dim::symbol("n"));
+        let mut ranges = Ranges::default();
+        ranges.insert(&x, &(&Dim::Known(272) * &n));
+        let dims = [Dim::Known(17), n, Dim::Known(16)];
+        let index = delinearize(&x, &dims, &ranges);
+        assert_eq!(ranges.simplify(&linearize(&index, &dims)), x);
     }
 
     #[test]
