@@ -408,6 +408,11 @@ fn statements(e: &Emitter<'_>) -> usize {
 /// By what accesses of the last phase divide something that depends on the innermost variable: `None`, they do not;
 /// nothing, by what is not known.
 fn divisors(e: &Emitter<'_>, var: &Symbol) -> Option<Vec<i64>> {
+    e.kb.last_phase().and_then(|phase| divisors_in(&phase.body, var))
+}
+
+/// [`divisors`] of the accesses of some statements.
+pub(super) fn divisors_in(stmts: &[Stmt], var: &Symbol) -> Option<Vec<i64>> {
     fn visit(stmts: &[Stmt], var: &Symbol, found: &mut Option<Vec<i64>>) {
         for stmt in stmts {
             match stmt {
@@ -427,9 +432,7 @@ fn divisors(e: &Emitter<'_>, var: &Symbol) -> Option<Vec<i64>> {
         }
     }
     let mut found = None;
-    if let Some(phase) = e.kb.last_phase() {
-        visit(&phase.body, var, &mut found);
-    }
+    visit(stmts, var, &mut found);
     found
 }
 

@@ -34,7 +34,7 @@ mod tests;
 use frit_ir::{DType, Dim, Function, Numerics, Op, Tensor, Value};
 
 use crate::kernel::{BufferId, Kernel, Role};
-use crate::schedule::Schedule;
+use crate::schedule::{Directive, Schedule};
 pub use append::{Target, lower_append};
 use emit::Emitter;
 
@@ -88,6 +88,42 @@ pub struct Lowered {
     pub schedule: Schedule,
     /// What each argument buffer is, in order.
     pub arguments: Vec<Argument>,
+    /// Innermost loops that divide their variable: they run one element at a time.
+    pub divided: usize,
+}
+
+/// Lowers a body to kernels: one, unless its outputs follow such different orders that each is better computed alone.
+/// With each kernel come the outputs that it computes.
+pub fn lower_apart(body: &Function, name: &str, numerics: Numerics) -> Result<Vec<(Lowered, Vec<usize>)>, LowerError> {
+    /// Outputs that are worth a kernel each: what they share is computed in all of them.
+    const MOST: usize = 4;
+    let whole = lower(body, name, numerics)?;
+    let outputs = body.outputs().len();
+    if whole.divided == 0 || !(2..=MOST).contains(&outputs) {
+        return Ok(vec![(whole, (0..outputs).collect())]);
+    }
+    let alone = |i: usize| lower(&with_output(body, i), name, numerics).map(|lowered| (lowered, vec![i]));
+    match (0..outputs).map(alone).collect::<Result<Vec<_>, LowerError>>() {
+        Ok(parts) if parts.iter().map(|(part, _)| part.divided).sum::<usize>() < whole.divided => Ok(parts),
+        Ok(_) | Err(_) => Ok(vec![(whole, (0..outputs).collect())]),
+    }
+}
+
+/// A body with one of its outputs, and what that needs; the inputs stay.
+fn with_output(body: &Function, index: usize) -> Function {
+    let mut part = body.clone();
+    let output = body.outputs().get(index).cloned();
+    part.clear_outputs();
+    if let Some(output) = output {
+        part.add_output(&output.name, output.value);
+    }
+    let live = part.live();
+    for id in part.toposort().unwrap_or_default().into_iter().rev() {
+        if !live.contains(&id) && !matches!(part.node(id).op, Op::Input { .. }) {
+            part.remove_op(id);
+        }
+    }
+    part
 }
 
 /// Lowers a body to one kernel.
@@ -175,6 +211,12 @@ impl<'a> Lowering<'a> {
     }
 
     fn finish(self) -> Lowered {
-        Lowered { kernel: self.e.kb.finish(), schedule: self.schedule, arguments: self.arguments }
+        let (kernel, schedule) = (self.e.kb.finish(), self.schedule);
+        let divided = |d: &&Directive| match d {
+            Directive::Vector { var, .. } => kernel.phases.iter().any(|p| map::divisors_in(&p.body, var).is_some()),
+            Directive::Unroll { .. } | Directive::Threads { .. } => false,
+        };
+        let divided = schedule.directives.iter().filter(divided).count();
+        Lowered { kernel, schedule, arguments: self.arguments, divided }
     }
 }

@@ -336,9 +336,18 @@ fn cut(large: &[&Large], length: &Dim, split: bool) -> Cut {
     let leading = extents.len() - 1 - usize::from(group > 1);
     // Shorter lines follow one another in a tile of whole groups.
     let by_order = if length.known().is_some() { by_size(group) } else { by_order };
-    match extents.get(leading).and_then(Dim::known) {
-        Some(line) if line >= LINE && leading > 0 => {
-            let tiles = Dim::product(&extents[..leading]);
+    // A short axis goes with those before it.
+    let mut first = leading;
+    let mut line = extents.get(leading).and_then(Dim::known);
+    while let (Some(short), Some(before)) = (line, first.checked_sub(1).and_then(|a| extents[a].known()))
+        && short < LINE
+        && short.saturating_mul(before) <= TILE
+    {
+        (line, first) = (Some(short * before), first - 1);
+    }
+    match line {
+        Some(line) if line >= LINE && first > 0 => {
+            let tiles = Dim::product(&extents[..first]);
             let fits = split || tiles.known().is_some_and(|n| n <= TILE);
             if fits { Cut { group, size: Dim::Known(line * group), tiles, stores: Vec::new() } } else { by_order }
         }

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::cpu::abi::KernelCode;
 use crate::kernel::Kernel;
-use crate::lower::{Argument, LowerError, Lowered, lower};
+use crate::lower::{Argument, LowerError, Lowered, lower, lower_apart};
 use crate::schedule::Schedule;
 
 mod append;
@@ -502,11 +502,16 @@ impl PlanBuilder<'_> {
                 let region = &node.regions()[0];
                 let mut operands = self.read_all_any(b, f, slots, node.operands())?;
                 let body = b.in_place_reads(region, &mut operands)?;
-                match lower(&body, &kernel_name(region), self.numerics) {
-                    Ok(lowered) => {
+                match lower_apart(&body, &kernel_name(region), self.numerics) {
+                    Ok(parts) => {
                         let results = self.new_results(b, node, id, slots);
                         b.require_body(region);
-                        self.kernel(b, lowered, &operands, &results, count_ops(region), &node.origin)
+                        let mut ops = count_ops(region);
+                        for (lowered, outputs) in parts {
+                            let results: Vec<SlotId> = outputs.iter().map(|&i| results[i]).collect();
+                            self.kernel(b, lowered, &operands, &results, std::mem::take(&mut ops), &node.origin)?;
+                        }
+                        Ok(())
                     }
                     Err(error) => {
                         self.built.remarks.push(format!("fusion ({origin}) is compiled op by op: {error}"));
@@ -660,7 +665,7 @@ impl PlanBuilder<'_> {
         origin: &Origin,
     ) -> Result<(), BuildError> {
         let Contents { counts: ops, parts } = contents.into();
-        let Lowered { kernel, schedule, arguments } = lowered;
+        let Lowered { kernel, schedule, arguments, .. } = lowered;
         let mut slots = Vec::with_capacity(arguments.len());
         for argument in &arguments {
             slots.push(match argument {
