@@ -86,29 +86,34 @@ impl Usual {
         Some(Usual { early, late, conditions, bounds })
     }
 
-    /// What `a < b ? a : b`, or the larger of both, is where a bound decides it: a clamp that does nothing.
+    /// What a clamp gives that a bound makes idle.
     ///
     /// A bound comes from a condition on a value of its own, and values follow their operands: where a guard passes
     /// although its condition was computed without clamps, all conditions hold with them too.
     pub(super) fn clamped(&self, strip: &Strip, condition: Val, a: Val, b: Val) -> Option<Val> {
-        let Some(Op::Binary(BinaryOp::Lt, p, q)) = strip.ops.get(condition as usize).map(|o| o.op) else { return None };
-        let constant = |v: Val| match strip.ops.get(v as usize).map(|o| (o.op, o.dtype)) {
-            Some((Op::Const(c), DType::F32)) => Some(c.to_f32()),
-            _ => None,
-        };
-        let (limit, value) = match (constant(p), constant(q)) {
-            (Some(limit), None) => (limit, q),
-            (None, Some(limit)) => (limit, p),
-            _ => return None,
-        };
-        let bound = (*self.bounds.get(value as usize)?)?;
-        let smaller = (a, b) == (p, q);
-        let idle = if smaller { limit > bound } else { (a, b) == (q, p) && limit < -bound };
-        idle.then_some(value)
+        idle(strip, &self.bounds, condition, a, b).map(|(value, _)| value)
     }
 }
 
-/// What conditions `|v| <= constant` say of v, -v and |v|.
+/// `a < b ? a : b`, or the larger of both, where a bound says which of a constant and a value it is: the value, and its
+/// bound.
+fn idle(strip: &Strip, bounds: &[Option<f32>], condition: Val, a: Val, b: Val) -> Option<(Val, f32)> {
+    let Some(Op::Binary(BinaryOp::Lt, p, q)) = strip.ops.get(condition as usize).map(|o| o.op) else { return None };
+    let constant = |v: Val| match strip.ops.get(v as usize).map(|o| (o.op, o.dtype)) {
+        Some((Op::Const(c), DType::F32)) => Some(c.to_f32()),
+        _ => None,
+    };
+    let (limit, value) = match (constant(p), constant(q)) {
+        (Some(limit), None) => (limit, q),
+        (None, Some(limit)) => (limit, p),
+        _ => return None,
+    };
+    let bound = (*bounds.get(value as usize)?)?;
+    let holds = if (a, b) == (p, q) { limit > bound } else { (a, b) == (q, p) && limit < -bound };
+    holds.then_some((value, bound))
+}
+
+/// What conditions `|v| <= constant` say of v, -v, |v| and idle clamps of them.
 fn bounds(strip: &Strip, conditions: &[Val]) -> Vec<Option<f32>> {
     let op = |v: Val| strip.ops.get(v as usize).map(|o| o.op);
     let mut bounds = vec![None; strip.ops.len()];
@@ -132,10 +137,12 @@ fn bounds(strip: &Strip, conditions: &[Val]) -> Vec<Option<f32>> {
         }
     }
     for (i, typed) in strip.ops.iter().enumerate() {
-        if let Op::Unary(UnaryOp::Neg | UnaryOp::Abs, x) = typed.op
-            && let Some(found @ Some(_)) = bounds.get(x as usize).copied()
-            && let Some(bound @ None) = bounds.get_mut(i)
-        {
+        let found = match typed.op {
+            Op::Unary(UnaryOp::Neg | UnaryOp::Abs, x) => bounds.get(x as usize).copied().flatten(),
+            Op::Select(c, a, b) => idle(strip, &bounds, c, a, b).map(|(_, bound)| bound),
+            _ => None,
+        };
+        if let Some(bound @ None) = bounds.get_mut(i) {
             *bound = found;
         }
     }

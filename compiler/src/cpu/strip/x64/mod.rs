@@ -215,6 +215,7 @@ impl LeafWriter<'_> {
             streams: self.streams,
             rescues: Vec::new(),
             detours: Vec::new(),
+            masks: self.fixed.masks.len(),
             slots: 0,
             spill,
         };
