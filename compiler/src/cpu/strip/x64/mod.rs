@@ -9,7 +9,8 @@
 //! A leaf runs 16 elements an iteration, or a few times 16 when its body is small, as as many vectors as that takes;
 //! what is left runs masked, 16 at a time. Lanes without an element are neither read nor written, and combine nothing.
 //! What is rare (a lane that needs a function) is written behind the code: where few early values tell whether any lane
-//! is rare, the main loop looks at those once and leaves for a complete body, else at every place.
+//! is rare, the main loop looks at those once and leaves for a complete body, else at every place. Behind such a look
+//! clamps that it makes idle are left out.
 //!
 //! What strips need and this can't do is refused, and `clif` takes the strip: coverage grows op by op.
 
