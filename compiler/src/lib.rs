@@ -11,6 +11,9 @@
 //! code), [`cuda`] (loop IR to CUDA C++), [`cost`] (what kernels should take), [`plan`] (what the runtime runs), [`artifact`] (plans in files), [`text`]
 //! (reading kernels and schedules).
 //!
+//! `docs/af-kan-layer.md` beside this folder's manifest follows one layer through all of it, from its ops to its inner
+//! loop, with what it reaches.
+//!
 //! What never happens here: the compiler sees no ONNX, calls no library and starts threads only while it
 //! compiles; a plan is data.
 

@@ -134,98 +134,165 @@ fn same(dtype: DType, a: &[u8], b: &[u8]) -> bool {
     }
 }
 
+/// Compiles a strip with every back end and runs all leaves against the evaluator; `value` gives elements.
+fn agree(seed: u64, rng: &mut Rng, strip: &Strip, target: &Arc<Target>, value: fn(&mut Rng, DType) -> Scalar) {
+    let effort = [Effort::Speed, Effort::None][seed as usize % 2];
+    let options = CodeOptions { target: target.clone(), effort, vectors: Vectors::Groups(4) };
+    let mut clif = ClifBackend::new(&options);
+    let mut leaves: Vec<(String, ExecutableCode)> = Vec::new();
+    let mut add = |name: String, leaf: Leaf| {
+        assert!(leaf.piece.calls.is_empty());
+        leaves.push((name, ExecutableCode::new(&leaf.piece.bytes).unwrap()));
+    };
+    for lanes in [4, 8, 16] {
+        let leaf = clif.compile(strip, StripSchedule { lanes, text: false }).unwrap();
+        add(format!("clif, {lanes} lanes"), leaf);
+    }
+    for bits in VectorBits::ALL.into_iter().filter(|bits| target.features.wide.is_some_and(|most| *bits <= most)) {
+        // Nothing that random strips hold is left to others.
+        let leaf = x64::compile(strip, bits, seed == 0).unwrap();
+        assert_eq!(leaf.texts.asm.is_empty(), seed != 0);
+        add(format!("x64, {} bits", bits.bits()), leaf);
+    }
+    for n in (0..20).chain([31, 32, 33, 40, 64, 71, 130]) {
+        let steps: Vec<usize> = strip
+            .streams
+            .iter()
+            .map(|s| match s.gap {
+                Some(gap) => gap as usize,
+                None => s.dtype.size() * [1, 2, 5][rng.below(3)],
+            })
+            .collect();
+        let memory: Vec<Vec<u8>> = strip
+            .streams
+            .iter()
+            .zip(&steps)
+            .map(|(s, step)| {
+                let mut bytes = Vec::new();
+                for _ in 0..n {
+                    let mut element = vec![0x5a; *step];
+                    element[..s.dtype.size()]
+                        .copy_from_slice(&value(rng, s.dtype).bits.to_le_bytes()[..s.dtype.size()]);
+                    bytes.extend(element);
+                }
+                bytes
+            })
+            .collect();
+        let params: Vec<Scalar> = strip.params.iter().map(|t| rng.scalar(*t)).collect();
+        let start: Vec<[Scalar; 16]> =
+            strip.accs.iter().map(|acc| [(); 16].map(|()| rng.scalar(strip.ops[acc.value as usize].dtype))).collect();
+
+        let mut expected: Vec<StreamMemory> =
+            memory.iter().zip(&steps).map(|(bytes, step)| StreamMemory { bytes: bytes.clone(), step: *step }).collect();
+        let mut expected_accs = start.clone();
+        evaluate(strip, &mut expected, &params, &mut expected_accs, n).unwrap();
+
+        for (name, code) in &leaves {
+            // At an odd address, between guards.
+            let mut actual: Vec<Vec<u8>> = memory.iter().map(|m| [&[0xa5; 65][..], m, &[0xa5; 64]].concat()).collect();
+            let args: Vec<StreamArg> = actual
+                .iter_mut()
+                .zip(&steps)
+                .map(|(m, step)| StreamArg { base: m[65..].as_mut_ptr(), step: *step as i64 })
+                .collect();
+            let splats: Vec<[u32; 16]> = params.iter().map(|p| [lane_bits(*p); 16]).collect();
+            let mut accs: Vec<[u32; 16]> = start.iter().map(|a| a.map(lane_bits)).collect();
+            call(code, &args, &splats, &mut accs, n);
+            let about = format!("seed {seed}, n {n}, {name}");
+            for (i, ((m, e), stream)) in actual.iter().zip(&expected).zip(&strip.streams).enumerate() {
+                assert!(m[..65].iter().chain(&m[m.len() - 64..]).all(|b| *b == 0xa5), "{about}: outside of {i}");
+                let inside = &m[65..m.len() - 64];
+                for (k, (a, b)) in inside.chunks(e.step).zip(e.bytes.chunks(e.step)).enumerate() {
+                    let size = stream.dtype.size();
+                    assert!(same(stream.dtype, a, b) && a[size..] == b[size..], "{about}: {i}[{k}]: {strip:#?}");
+                }
+            }
+            for (j, (a, e)) in accs.iter().zip(&expected_accs).enumerate() {
+                for (lane, (a, e)) in a.iter().zip(e).enumerate() {
+                    let a = Scalar { dtype: e.dtype, bits: u64::from(*a) };
+                    assert!(a.same(*e), "{about}: accumulator {j} lane {lane}: {a:?} {e:?} {strip:#?}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn random_strips_agree_with_the_evaluator() {
     let target = Arc::new(Target::host().unwrap());
     for seed in 0..200u64 {
         let rng = &mut Rng((seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let strip = random_strip(rng);
-        let effort = [Effort::Speed, Effort::None][seed as usize % 2];
-        let options = CodeOptions { target: target.clone(), effort, vectors: Vectors::Groups(4) };
-        let mut clif = ClifBackend::new(&options);
-        let mut leaves: Vec<(String, ExecutableCode)> = Vec::new();
-        let mut add = |name: String, leaf: Leaf| {
-            assert!(leaf.piece.calls.is_empty());
-            leaves.push((name, ExecutableCode::new(&leaf.piece.bytes).unwrap()));
-        };
-        for lanes in [4, 8, 16] {
-            let leaf = clif.compile(&strip, StripSchedule { lanes, text: false }).unwrap();
-            add(format!("clif, {lanes} lanes"), leaf);
-        }
-        for bits in VectorBits::ALL.into_iter().filter(|bits| target.features.wide.is_some_and(|most| *bits <= most)) {
-            // Nothing that random strips hold is left to others.
-            let leaf = x64::compile(&strip, bits, seed == 0).unwrap();
-            assert_eq!(leaf.texts.asm.is_empty(), seed != 0);
-            add(format!("x64, {} bits", bits.bits()), leaf);
-        }
-        for n in (0..20).chain([31, 32, 33, 40, 64, 71, 130]) {
-            let steps: Vec<usize> = strip
-                .streams
-                .iter()
-                .map(|s| match s.gap {
-                    Some(gap) => gap as usize,
-                    None => s.dtype.size() * [1, 2, 5][rng.below(3)],
-                })
-                .collect();
-            let memory: Vec<Vec<u8>> = strip
-                .streams
-                .iter()
-                .zip(&steps)
-                .map(|(s, step)| {
-                    let mut bytes = Vec::new();
-                    for _ in 0..n {
-                        let mut element = vec![0x5a; *step];
-                        element[..s.dtype.size()]
-                            .copy_from_slice(&rng.scalar(s.dtype).bits.to_le_bytes()[..s.dtype.size()]);
-                        bytes.extend(element);
-                    }
-                    bytes
-                })
-                .collect();
-            let params: Vec<Scalar> = strip.params.iter().map(|t| rng.scalar(*t)).collect();
-            let start: Vec<[Scalar; 16]> = strip
-                .accs
-                .iter()
-                .map(|acc| [(); 16].map(|()| rng.scalar(strip.ops[acc.value as usize].dtype)))
-                .collect();
+        agree(seed, rng, &strip, &target, Rng::scalar);
+    }
+}
 
-            let mut expected: Vec<StreamMemory> = memory
-                .iter()
-                .zip(&steps)
-                .map(|(bytes, step)| StreamMemory { bytes: bytes.clone(), step: *step })
-                .collect();
-            let mut expected_accs = start.clone();
-            evaluate(&strip, &mut expected, &params, &mut expected_accs, n).unwrap();
-
-            for (name, code) in &leaves {
-                // At an odd address, between guards.
-                let mut actual: Vec<Vec<u8>> =
-                    memory.iter().map(|m| [&[0xa5; 65][..], m, &[0xa5; 64]].concat()).collect();
-                let args: Vec<StreamArg> = actual
-                    .iter_mut()
-                    .zip(&steps)
-                    .map(|(m, step)| StreamArg { base: m[65..].as_mut_ptr(), step: *step as i64 })
-                    .collect();
-                let splats: Vec<[u32; 16]> = params.iter().map(|p| [lane_bits(*p); 16]).collect();
-                let mut accs: Vec<[u32; 16]> = start.iter().map(|a| a.map(lane_bits)).collect();
-                call(code, &args, &splats, &mut accs, n);
-                let about = format!("seed {seed}, n {n}, {name}");
-                for (i, ((m, e), stream)) in actual.iter().zip(&expected).zip(&strip.streams).enumerate() {
-                    assert!(m[..65].iter().chain(&m[m.len() - 64..]).all(|b| *b == 0xa5), "{about}: outside of {i}");
-                    let inside = &m[65..m.len() - 64];
-                    for (k, (a, b)) in inside.chunks(e.step).zip(e.bytes.chunks(e.step)).enumerate() {
-                        let size = stream.dtype.size();
-                        assert!(same(stream.dtype, a, b) && a[size..] == b[size..], "{about}: {i}[{k}]: {strip:#?}");
-                    }
-                }
-                for (j, (a, e)) in accs.iter().zip(&expected_accs).enumerate() {
-                    for (lane, (a, e)) in a.iter().zip(e).enumerate() {
-                        let a = Scalar { dtype: e.dtype, bits: u64::from(*a) };
-                        assert!(a.same(*e), "{about}: accumulator {j} lane {lane}: {a:?} {e:?} {strip:#?}");
-                    }
-                }
-            }
+/// Extremes of squares that are NaN where one of them is, of clamped values, under a guard or not: what the wide back
+/// end has shorter code for.
+fn extremes_strip(rng: &mut Rng) -> Strip {
+    let mut strip = Strip::default();
+    let push = |strip: &mut Strip, op: Op, dtype: DType| -> Val {
+        strip.ops.push(TypedOp { op, dtype });
+        strip.ops.len() as Val - 1
+    };
+    let stream = Stream { dtype: DType::F32, gap: Some(4), loaded: true, stored: false };
+    strip.streams.push(stream);
+    let x = push(&mut strip, Op::Load(0), DType::F32);
+    let limit = push(&mut strip, Op::Const(Scalar::f32(64.0)), DType::F32);
+    let size = push(&mut strip, Op::Unary(UnaryOp::Abs, x), DType::F32);
+    let near = push(&mut strip, Op::Binary([BinaryOp::Le, BinaryOp::Lt][rng.below(2)], size, limit), DType::Bool);
+    let turned = push(&mut strip, Op::Unary(UnaryOp::Neg, x), DType::F32);
+    let mut leaves = Vec::new();
+    for _ in 0..1 + rng.below(5) {
+        // A clamp, idle for |x| <= 64 or not.
+        let v = [x, turned, size][rng.below(3)];
+        let edge = [-87.5, -64.0, -20.0, 0.0, 20.0, 64.0, 89.0][rng.below(7)];
+        let edge = push(&mut strip, Op::Const(Scalar::f32(edge)), DType::F32);
+        let (p, q) = [(v, edge), (edge, v)][rng.below(2)];
+        let less = push(&mut strip, Op::Binary(BinaryOp::Lt, p, q), DType::Bool);
+        let (a, b) = [(p, q), (q, p)][rng.below(2)];
+        let mut v = push(&mut strip, Op::Select(less, a, b), DType::F32);
+        if rng.below(2) == 0 {
+            v = push(&mut strip, Op::Rescue { ok: near, value: v, op: UnaryOp::Sin, x }, DType::F32);
         }
+        // The last is signed: no short code then.
+        let leaf = [Op::Binary(BinaryOp::Mul, v, v), Op::Unary(UnaryOp::Abs, v), Op::Unary(UnaryOp::Neg, v)];
+        leaves.push(push(&mut strip, leaf[[0, 0, 0, 1, 1, 2][rng.below(6)]], DType::F32));
+    }
+    let mut good: Option<Val> = None;
+    for &leaf in &leaves {
+        let number = push(&mut strip, Op::Binary(BinaryOp::Eq, leaf, leaf), DType::Bool);
+        good = Some(match good {
+            None => number,
+            Some(all) => push(&mut strip, Op::Binary(BinaryOp::And, all, number), DType::Bool),
+        });
+    }
+    let nan = push(&mut strip, Op::Const(Scalar::f32(f32::NAN)), DType::F32);
+    for combine in [Combine::Min, Combine::Max] {
+        let mut best = leaves[0];
+        for &leaf in &leaves[1..] {
+            let (p, q) = if combine == Combine::Min { (best, leaf) } else { (leaf, best) };
+            let less = push(&mut strip, Op::Binary(BinaryOp::Lt, p, q), DType::Bool);
+            best = push(&mut strip, Op::Select(less, best, leaf), DType::F32);
+        }
+        let value = push(&mut strip, Op::Select(good.unwrap(), best, nan), DType::F32);
+        strip.accs.push(StripAcc { combine, value });
+    }
+    strip
+}
+
+#[test]
+fn extremes_of_squares_agree_with_the_evaluator() {
+    let target = Arc::new(Target::host().unwrap());
+    for seed in 1..120u64 {
+        let rng = &mut Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let strip = extremes_strip(rng);
+        // Mostly small: guards pass and fail.
+        agree(seed, rng, &strip, &target, |rng, dtype| match rng.below(40) {
+            0 => rng.scalar(dtype),
+            1 => Scalar::f32([64.0, -64.0, 0.0, -0.0][rng.below(4)]),
+            _ => Scalar::f32((rng.below(2001) as f32 - 1000.0) / 16.0),
+        });
     }
 }
 

@@ -211,4 +211,32 @@ impl Select<'_> {
         }
         Ok(())
     }
+
+    /// Combines an extreme that is NaN only where its condition does not hold: the accumulator comes second, so that
+    /// its NaN stays.
+    pub(super) fn accumulate_guarded(&mut self, j: usize) -> Result<(), Unsupported> {
+        let (Some(Some(guarded)), Some(acc)) = (self.guarded.get(j).copied(), self.strip.accs.get(j)) else {
+            return refuse("an accumulator that is not there".to_owned());
+        };
+        let place = self.fixed.accs.get(j).and_then(|vectors| vectors.get(self.copy)).copied();
+        let memory = Mem::at(RDX, (64 * j + self.asm.isa.bytes() * self.copy) as i32);
+        let ins = if acc.combine == Combine::Min { &t::MINPS } else { &t::MAXPS };
+        let best = self.reg(guarded.best)?;
+        let kept = place.map_or(Source::Mem(memory, false), Source::Reg);
+        let best = self.vector(ins, Some(best), kept, None);
+        let (nan, condition) = (self.reg(guarded.nan)?, self.reg(guarded.condition)?);
+        let def = place.unwrap_or_else(|| self.fresh(Bank::Vector));
+        let inst =
+            Inst { def: Some(def), first: Some(nan), rm: Source::Reg(best), ..Inst::new(Kind::Vector(&t::BLENDM)) };
+        self.push(if self.masks() {
+            Inst { mask: Some(condition), ..inst }
+        } else {
+            Inst { kind: Kind::Vector(&t::BLENDV), chosen: Some(condition), imm: Some(0), ..inst }
+        });
+        if place.is_none() {
+            let inst = Inst { stored: Some(def), ..Inst::new(Kind::Vector(&t::STORE)) };
+            self.push(Inst { rm: Source::Mem(memory, false), ..inst });
+        }
+        Ok(())
+    }
 }

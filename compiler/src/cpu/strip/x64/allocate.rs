@@ -38,6 +38,8 @@ pub(super) struct Writer<'a> {
     pub(super) streams: &'a Streams,
     pub(super) rescues: Vec<Rescue>,
     pub(super) detours: Vec<Detour>,
+    /// How many virtual registers are masks of the tail: the first. Other bodies use theirs as they like.
+    pub(super) masks: usize,
     /// Most slots of the frame that a body spilled to.
     pub(super) slots: usize,
     /// Where they begin.
@@ -106,7 +108,7 @@ impl Writer<'_> {
                 }
             }
         }
-        for (v, home) in homes.iter().enumerate() {
+        for (v, home) in homes.iter().enumerate().skip(if tail { 0 } else { self.masks }) {
             if let (Some(slot), Some(bank)) = (a.homes.get_mut(v), banks.get(v)) {
                 *slot = Some(*home);
                 a.free[*bank as usize] &= !(1 << home);
@@ -222,6 +224,9 @@ impl Writer<'_> {
             (Kind::Rescue(function), Some(value), None) => {
                 let (Some(ok), Some(x)) = (chosen, first) else { return lost() };
                 let (begin, back) = (self.asm.label(), self.asm.label());
+                if self.asm.isa.masks() {
+                    self.asm.mask_to(RAX, ok);
+                }
                 self.leave_unless(ok, begin);
                 self.asm.bind(back);
                 self.rescues.push(Rescue { begin, back, function, x, value });
@@ -237,10 +242,9 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Jumps unless a condition holds in all lanes; rax has a bit for each lane where it does.
+    /// Jumps unless a condition holds in all lanes. Without mask registers, rax has a bit for each lane where it does.
     fn leave_unless(&mut self, ok: u8, to: Label) {
         if self.asm.isa.masks() {
-            self.asm.mask_to(RAX, ok);
             self.asm.mask_test(ok);
             self.asm.jump_if(Cond::NoCarry, to);
             return;

@@ -1,8 +1,9 @@
 //! What is known of a strip before its code is written: which ops join others, which lanes need more than the usual.
 
-use frit_ir::{BinaryOp, DType};
+use frit_ir::{BinaryOp, DType, UnaryOp};
 
-use crate::cpu::strip::{Op, Strip, Val};
+use crate::cpu::strip::{Op, Strip, StripAcc, Val};
+use crate::kernel::Combine;
 
 /// How one body is written.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +35,8 @@ pub(super) struct Usual {
     pub(super) late: Vec<bool>,
     /// The conditions.
     pub(super) conditions: Vec<Val>,
+    /// Of each value: what its magnitude does not exceed where the conditions hold, if they say so.
+    bounds: Vec<Option<f32>>,
 }
 
 /// Most operations that a guard may look at.
@@ -79,8 +82,136 @@ impl Usual {
             return None;
         }
         let late = closure(&roots, &usual);
-        Some(Usual { early, late, conditions })
+        let bounds = bounds(strip, &conditions);
+        Some(Usual { early, late, conditions, bounds })
     }
+
+    /// What a clamp gives that a bound makes idle.
+    ///
+    /// A bound comes from a condition on a value of its own, and values follow their operands: where a guard passes
+    /// although its condition was computed without clamps, all conditions hold with them too.
+    pub(super) fn clamped(&self, strip: &Strip, condition: Val, a: Val, b: Val) -> Option<Val> {
+        idle(strip, &self.bounds, condition, a, b).map(|(value, _)| value)
+    }
+}
+
+/// `a < b ? a : b`, or the larger of both, where a bound says which of a constant and a value it is: the value, and its
+/// bound.
+fn idle(strip: &Strip, bounds: &[Option<f32>], condition: Val, a: Val, b: Val) -> Option<(Val, f32)> {
+    let Some(Op::Binary(BinaryOp::Lt, p, q)) = strip.ops.get(condition as usize).map(|o| o.op) else { return None };
+    let constant = |v: Val| match strip.ops.get(v as usize).map(|o| (o.op, o.dtype)) {
+        Some((Op::Const(c), DType::F32)) => Some(c.to_f32()),
+        _ => None,
+    };
+    let (limit, value) = match (constant(p), constant(q)) {
+        (Some(limit), None) => (limit, q),
+        (None, Some(limit)) => (limit, p),
+        _ => return None,
+    };
+    let bound = (*bounds.get(value as usize)?)?;
+    let holds = if (a, b) == (p, q) { limit > bound } else { (a, b) == (q, p) && limit < -bound };
+    holds.then_some((value, bound))
+}
+
+/// What conditions `|v| <= constant` say of v, -v, |v| and idle clamps of them.
+fn bounds(strip: &Strip, conditions: &[Val]) -> Vec<Option<f32>> {
+    let op = |v: Val| strip.ops.get(v as usize).map(|o| o.op);
+    let mut bounds = vec![None; strip.ops.len()];
+    let mut open = conditions.to_vec();
+    let mut seen = vec![false; strip.ops.len()];
+    while let Some(v) = open.pop() {
+        if seen.get_mut(v as usize).is_none_or(|s| std::mem::replace(s, true)) {
+            continue;
+        }
+        match op(v) {
+            Some(Op::Binary(BinaryOp::And, a, b)) => open.extend([a, b]),
+            Some(Op::Binary(BinaryOp::Le | BinaryOp::Lt, a, b)) => {
+                if let (Some(Op::Unary(UnaryOp::Abs, x)), Some(Op::Const(limit))) = (op(a), op(b))
+                    && limit.dtype == DType::F32
+                    && let Some(bound) = bounds.get_mut(x as usize)
+                {
+                    *bound = Some(limit.to_f32());
+                }
+            }
+            _ => {}
+        }
+    }
+    for (i, typed) in strip.ops.iter().enumerate() {
+        let found = match typed.op {
+            Op::Unary(UnaryOp::Neg | UnaryOp::Abs, x) => bounds.get(x as usize).copied().flatten(),
+            Op::Select(c, a, b) => idle(strip, &bounds, c, a, b).map(|(_, bound)| bound),
+            _ => None,
+        };
+        if let Some(bound @ None) = bounds.get_mut(i) {
+            *bound = found;
+        }
+    }
+    bounds
+}
+
+/// The least or largest of values, or NaN, on its way to an accumulator: `condition ? best : nan`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Guarded {
+    /// Position of the select.
+    pub(super) at: usize,
+    pub(super) condition: Val,
+    /// Where the condition holds: a number, and not -0.
+    pub(super) best: Val,
+    pub(super) nan: Val,
+}
+
+/// Of each accumulator of extremes: what it takes, if that can only be NaN where a condition says so and is never -0.
+/// Then x86's own minimum and maximum do: they err only for these.
+pub(super) fn guarded(strip: &Strip) -> Vec<Option<Guarded>> {
+    let mut uses = vec![0_u32; strip.ops.len()];
+    let reads = strip.ops.iter().flat_map(|o| operands(&o.op)).chain(strip.accs.iter().map(|acc| acc.value));
+    for v in reads {
+        if let Some(n) = uses.get_mut(v as usize) {
+            *n += 1;
+        }
+    }
+    let find = |acc: &StripAcc| {
+        let op = |v: Val| strip.ops.get(v as usize).map(|o| o.op);
+        let (Combine::Min | Combine::Max, Some(Op::Select(condition, best, nan))) = (acc.combine, op(acc.value)) else {
+            return None;
+        };
+        let is_nan = matches!(op(nan), Some(Op::Const(c)) if c.dtype == DType::F32 && c.to_f32().is_nan());
+        if !is_nan || uses.get(acc.value as usize) != Some(&1) {
+            return None;
+        }
+        let (mut numbers, mut seen) = (vec![false; strip.ops.len()], vec![false; strip.ops.len()]);
+        let mut open = vec![condition];
+        while let Some(v) = open.pop() {
+            match op(v) {
+                _ if seen.get_mut(v as usize).is_none_or(|s| std::mem::replace(s, true)) => {}
+                Some(Op::Binary(BinaryOp::And, a, b)) => open.extend([a, b]),
+                Some(Op::Binary(BinaryOp::Eq, a, b)) if a == b => {
+                    if let Some(number) = numbers.get_mut(a as usize) {
+                        *number = true;
+                    }
+                }
+                _ => {}
+            }
+        }
+        seen.fill(false);
+        open.push(best);
+        while let Some(v) = open.pop() {
+            if seen.get_mut(v as usize).is_none_or(|s| std::mem::replace(s, true)) {
+                continue;
+            }
+            match op(v) {
+                Some(Op::Select(c, a, b)) if matches!(op(c), Some(Op::Binary(BinaryOp::Lt, p, q)) if (a, b) == (p, q) || (a, b) == (q, p)) =>
+                {
+                    open.extend([a, b]);
+                }
+                Some(Op::Binary(BinaryOp::Mul, a, b)) if a == b && numbers.get(v as usize) == Some(&true) => {}
+                Some(Op::Unary(UnaryOp::Abs, _)) if numbers.get(v as usize) == Some(&true) => {}
+                _ => return None,
+            }
+        }
+        Some(Guarded { at: acc.value as usize, condition, best, nan })
+    };
+    strip.accs.iter().map(find).collect()
 }
 
 /// The operands of an op.

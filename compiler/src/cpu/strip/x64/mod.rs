@@ -9,7 +9,8 @@
 //! A leaf runs 16 elements an iteration, or a few times 16 when its body is small, as as many vectors as that takes;
 //! what is left runs masked, 16 at a time. Lanes without an element are neither read nor written, and combine nothing.
 //! What is rare (a lane that needs a function) is written behind the code: where few early values tell whether any lane
-//! is rare, the main loop looks at those once and leaves for a complete body, else at every place.
+//! is rare, the main loop looks at those once and leaves for a complete body, else at every place. Behind such a look
+//! clamps that it makes idle are left out.
 //!
 //! What strips need and this can't do is refused, and `clif` takes the strip: coverage grows op by op.
 
@@ -23,7 +24,7 @@ mod streams;
 mod table;
 
 use allocate::{Rescue, Writer, pressure};
-use analyse::{Part, Shape, Usual};
+use analyse::{Part, Shape, Usual, guarded};
 use encode::{
     Alu, Asm, Cond, Gpr, Isa, Line, Mem, R8, R9, R10, R11, R12, R13, R14, R15, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP,
     Rm,
@@ -37,6 +38,7 @@ use super::{Leaf, Op, Strip, StripBackend, StripSchedule, Unsupported};
 use crate::cpu::code::Texts;
 use crate::cpu::link::Piece;
 use crate::cpu::target::VectorBits;
+use crate::kernel::Combine;
 
 /// Instructions that the main loop of a small body is filled up to.
 const FULL: usize = 48;
@@ -205,6 +207,7 @@ impl LeafWriter<'_> {
         self.asm.alu_reg(Alu::Xor, R11, R11);
         self.asm.immediate(7, RCX, step);
         self.asm.jump_if(Cond::Less, rest);
+        self.positive_zeros();
         self.asm.align(32);
         self.asm.bind(top);
         let mut writer = Writer {
@@ -213,6 +216,7 @@ impl LeafWriter<'_> {
             streams: self.streams,
             rescues: Vec::new(),
             detours: Vec::new(),
+            masks: self.fixed.masks.len(),
             slots: 0,
             spill,
         };
@@ -248,6 +252,30 @@ impl LeafWriter<'_> {
             writer.asm.jump(detour.back);
         }
         Ok((writer.rescues, writer.slots, spill))
+    }
+
+    /// Makes +0 of -0 in accumulators of maxima that the main loop combines with what is never -0: its maximum gives
+    /// the accumulator when both are zeros.
+    fn positive_zeros(&mut self) {
+        let guarded = guarded(self.strip);
+        for (j, (acc, guarded)) in self.strip.accs.iter().zip(guarded).enumerate() {
+            if acc.combine != Combine::Max || guarded.is_none() {
+                continue;
+            }
+            for c in 0..16 / self.asm.isa.lanes() {
+                let memory = Rm::Mem(Mem::at(RDX, (64 * j + self.asm.isa.bytes() * c) as i32), false);
+                let kept = self.fixed.accs.get(j).and_then(|vectors| vectors.get(c)).map(|reg| self.home(*reg));
+                let reg = kept.unwrap_or(0);
+                if kept.is_none() {
+                    self.asm.vector(Line::plain(&t::LOAD, reg, memory));
+                }
+                let (zero, splat) = self.asm.splat(0);
+                self.asm.vector(Line { first: Some(reg), ..Line::plain(&t::ADDPS, reg, Rm::Mem(zero, splat)) });
+                if kept.is_none() {
+                    self.asm.vector(Line::plain(&t::STORE, reg, memory));
+                }
+            }
+        }
     }
 
     fn select(&mut self, shape: Shape) -> Result<(Vec<Inst>, Vec<Bank>), Unsupported> {

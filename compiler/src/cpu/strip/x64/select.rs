@@ -11,7 +11,7 @@
 use frit_ir::types::Class;
 use frit_ir::{BinaryOp, DType, UnaryOp};
 
-use super::analyse::{Part, Shape, Usual, absorbed, operands};
+use super::analyse::{Guarded, Part, Shape, Usual, absorbed, guarded, operands};
 use super::encode::{Asm, Mem, RSI};
 use super::inst::{Bank, Fixed, Inst, Kind, Source, VReg};
 use super::streams::Streams;
@@ -51,6 +51,8 @@ pub(super) struct Select<'a> {
     pub(super) written: Vec<Option<Val>>,
     /// Comparisons that their only user absorbs: see [`absorbed`].
     absorbed: Vec<bool>,
+    /// Of each accumulator: the extreme that it takes where that is computed.
+    pub(super) guarded: Vec<Option<Guarded>>,
     /// The op, group and vector being written.
     pub(super) at: usize,
     pub(super) group: usize,
@@ -91,6 +93,12 @@ impl<'a> Select<'a> {
         let (places, written) = (vec![None; count], vec![None; strip.streams.len()]);
         let (at, group, copy) = (0, 0, 0);
         let usual = usual.filter(|_| shape.part == Part::Usual);
+        // Only behind guards, where nothing is combined twice.
+        let late = |g: &Guarded| {
+            usual.is_none_or(|u| u.early.get(g.at) != Some(&true) && !u.conditions.contains(&g.condition))
+        };
+        let guarded = if shape.tail { Vec::new() } else { guarded(strip) };
+        let guarded = guarded.into_iter().map(|g| g.filter(late)).collect();
         let mut this = Select {
             usual,
             strip,
@@ -104,6 +112,7 @@ impl<'a> Select<'a> {
             last,
             written,
             absorbed,
+            guarded,
             at,
             group,
             copy,
@@ -147,7 +156,9 @@ impl<'a> Select<'a> {
         }
         self.at = usize::MAX;
         for (j, acc) in self.strip.accs.iter().enumerate() {
-            self.accumulate(j, acc.combine, acc.value)?;
+            if self.guarded.get(j).copied().flatten().is_none() {
+                self.accumulate(j, acc.combine, acc.value)?;
+            }
         }
         if self.usual.is_some() {
             self.push(Inst::new(Kind::Back(place)));
@@ -297,7 +308,19 @@ impl<'a> Select<'a> {
             Op::Select(c, a, _) if self.usual.is_some_and(|u| u.conditions.contains(&c)) => {
                 return self.place(a).map(Some);
             }
-            Op::Select(c, a, b) => self.select(dtype, c, a, b)?,
+            Op::Select(c, a, b) => {
+                let at = self.at;
+                if let Some(j) = self.guarded.iter().position(|g| g.is_some_and(|g| g.at == at)) {
+                    self.accumulate_guarded(j)?;
+                    return Ok(None);
+                }
+                if self.absorbed.get(c as usize) == Some(&true)
+                    && let Some(value) = self.usual.and_then(|u| u.clamped(self.strip, c, a, b))
+                {
+                    return self.place(value).map(Some);
+                }
+                self.select(dtype, c, a, b)?
+            }
             Op::Fma(a, b, c) if dtype == DType::F32 => self.fma(a, b, c)?,
             Op::Fma(..) => return refuse(format!("`fma` on {dtype}")),
             Op::Cast { value, saturate } => return self.cast(value, dtype, saturate).map(Some),
