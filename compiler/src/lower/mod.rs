@@ -31,9 +31,11 @@ mod special;
 #[cfg(test)]
 mod tests;
 
-use frit_ir::{DType, Dim, Function, Numerics, Op, Tensor, Value};
+use std::collections::HashSet;
 
-use crate::kernel::{BufferId, Kernel, Role};
+use frit_ir::{DType, Dim, Function, Numerics, Op, Symbol, Tensor, Value};
+
+use crate::kernel::{BufferId, Kernel, Role, Stmt};
 use crate::schedule::{Directive, Schedule};
 pub use append::{Target, lower_append};
 use emit::Emitter;
@@ -107,6 +109,19 @@ pub fn lower_apart(body: &Function, name: &str, numerics: Numerics) -> Result<Ve
         Ok(parts) if parts.iter().map(|(part, _)| part.divided).sum::<usize>() < whole.divided => Ok(parts),
         Ok(_) | Err(_) => Ok(vec![(whole, (0..outputs).collect())]),
     }
+}
+
+/// Loops over some variables that divide them.
+fn divided(stmts: &[Stmt], vars: &HashSet<&Symbol>) -> usize {
+    let inside = |stmt: &Stmt| match stmt {
+        Stmt::For { var, body, .. } | Stmt::Reduce { var, body, .. } => {
+            let own = vars.contains(var) && map::divisors_in(body, var).is_some();
+            usize::from(own) + divided(body, vars)
+        }
+        Stmt::If { then, otherwise, .. } => divided(then, vars) + divided(otherwise, vars),
+        Stmt::Let(..) | Stmt::Store { .. } | Stmt::Check { .. } => 0,
+    };
+    stmts.iter().map(inside).sum()
 }
 
 /// A body with one of its outputs, and what that needs; the inputs stay.
@@ -212,11 +227,15 @@ impl<'a> Lowering<'a> {
 
     fn finish(self) -> Lowered {
         let (kernel, schedule) = (self.e.kb.finish(), self.schedule);
-        let divided = |d: &&Directive| match d {
-            Directive::Vector { var, .. } => kernel.phases.iter().any(|p| map::divisors_in(&p.body, var).is_some()),
-            Directive::Unroll { .. } | Directive::Threads { .. } => false,
-        };
-        let divided = schedule.directives.iter().filter(divided).count();
+        let vectors: HashSet<&Symbol> = schedule
+            .directives
+            .iter()
+            .filter_map(|d| match d {
+                Directive::Vector { var, .. } => Some(var),
+                Directive::Unroll { .. } | Directive::Threads { .. } => None,
+            })
+            .collect();
+        let divided = kernel.phases.iter().map(|phase| divided(&phase.body, &vectors)).sum();
         Lowered { kernel, schedule, arguments: self.arguments, divided }
     }
 }
