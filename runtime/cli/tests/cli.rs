@@ -637,3 +637,22 @@ fn bursts_are_timed_when_asked() {
     assert!(answers.iter().all(|a| matches!(a[..], [best, middle, runs] if best <= middle && runs >= 3)), "{said}");
     assert_eq!(serve("soon\n").status.code(), Some(2));
 }
+
+#[test]
+fn kernels_of_one_cuda_text_have_names_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, made) = (folder.path().join("m.frit"), folder.path().join("m.cu"));
+    // At -O0 each op is a kernel, named after the op.
+    let text = "frit 1\nfunc @infer(%x \"x\": f32[8]) {\n  %a = exp(%x)\n  %b = exp(%a)\n  %c = exp(%b)\n  \
+                return \"c\" = %c\n}\n";
+    std::fs::write(&model, text).unwrap();
+    let output = frit(["compile", path(&model), "-O0", "--emit", "cuda", "-o", path(&made)]);
+    assert!(output.status.success(), "{output:?}");
+    let text = std::fs::read_to_string(&made).unwrap();
+    let mut names: Vec<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("extern \"C\" __global__ void ")?.split('(').next()).collect();
+    assert_eq!(names.len(), 3, "{text}");
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), 3, "{text}");
+}

@@ -8,6 +8,7 @@ use frit_compiler::plan::build::KernelSource;
 use frit_ir::text::{self, ConstantPool, PrintOptions};
 use frit_runtime::compile::Compiled;
 use serde_json::json;
+use std::collections::HashSet;
 
 use crate::args::{CompileArgs, Emit};
 use crate::console::Console;
@@ -138,11 +139,16 @@ fn loops(compiled: &Compiled) -> String {
     all
 }
 
-/// Every kernel as CUDA C++, one after another.
+/// Every kernel as CUDA C++, one after another: one translation unit, so that names which come again get a number.
 fn cuda_text(compiled: &Compiled) -> Done<String> {
     let mut all = String::new();
+    let mut names: HashSet<String> = HashSet::new();
     for KernelSource { kernel, origin, .. } in &compiled.kernels {
         let mut expanded = kernel.clone();
+        let numbered = (2..).map(|n| format!("{}_{n}", kernel.name));
+        let free = std::iter::once(kernel.name.clone()).chain(numbered).find(|name| !names.contains(name));
+        expanded.name = free.unwrap_or_default();
+        names.insert(expanded.name.clone());
         expand(&mut expanded).map_err(|e| CliError::internal(format!("kernel `{}`: {e}", kernel.name)))?;
         let text = cuda::emit(&expanded).map_err(|e| CliError::failed(e, "use --emit loops to see the kernel"))?;
         all.push_str(&format!("// {}: {origin}\n{text}\n", kernel.name));
