@@ -29,6 +29,7 @@ macro_rules! rule {
 mod arithmetic;
 mod contraction;
 mod driver;
+mod gather;
 mod hoist;
 mod movement;
 mod outward;
@@ -161,6 +162,7 @@ impl Pass for Strength {
 pub fn rules() -> impl Iterator<Item = &'static Rule> {
     [
         movement::RULES,
+        gather::RULES,
         hoist::RULES,
         arithmetic::RULES,
         power::RULES,

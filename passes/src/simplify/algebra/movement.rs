@@ -112,10 +112,10 @@ pub(super) static RULES: &[Rule] = &[
 ];
 
 /// A message as the error that examples give.
-struct TypeErrorOf(String);
+pub(super) struct TypeErrorOf(pub(super) String);
 
 impl TypeErrorOf {
-    fn into_error(self) -> frit_ir::op::infer::TypeError {
+    pub(super) fn into_error(self) -> frit_ir::op::infer::TypeError {
         frit_ir::op::infer::TypeError { op: "constant", message: self.0 }
     }
 }
