@@ -2,8 +2,10 @@
 //!
 //! Each rate comes from a small kernel made by frit itself, at the vector width in use, that has one term of the model and
 //! next to nothing else: chains of products, of sums, of both with comparisons; divisions; one copy in the first cache;
-//! reductions of long and of short rows; 64-bit integers (which run one at a time); a transpose; one element. Memory is
-//! measured by a copy and by a sum of three tensors, at sizes that fit half of a cache, and at one that fits none. The fastest of many runs counts: what others do on the machine only ever adds time.
+//! reductions of long and of short rows; 64-bit integers (which run one at a time); transposes of a small matrix and of
+//! one whose columns share sets of the caches; one element. Memory is measured by a copy and by a sum of three tensors, at
+//! sizes that fit half of a cache, and at one that fits none. The fastest of many runs counts: what others do on the
+//! machine only ever adds time.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -98,7 +100,7 @@ pub fn measure(vectors: Vectors, threads: usize, bytes: f64) -> Result<Rates, Me
     probe("extremes", &[16, LONG], 1, &|b, x| b.reduce(x[0], vec![1], ReduceKind::Max, false))?;
     probe("short rows", &[1024, 32], 1, &|b, x| b.reduce(x[0], vec![1], ReduceKind::Sum, false))?;
     probe("transpose", &[128, 128], 1, &|b, x| b.transpose(x[0], vec![1, 0]))?;
-    probe("columns", &[512, 512], 1, &|b, x| b.reduce(x[0], vec![0], ReduceKind::Sum, false))?;
+    probe("far transpose", &[512, 512], 1, &|b, x| b.transpose(x[0], vec![1, 0]))?;
     for (name, elements, _) in places {
         probe(&format!("{name} copy"), &[*elements], 1, &|b, x| b.unary(UnaryOp::Neg, x[0]))?;
         probe(&format!("{name} three"), &[*elements], 3, &three)?;
@@ -161,7 +163,7 @@ pub fn measure(vectors: Vectors, threads: usize, bytes: f64) -> Result<Rates, Me
         load,
         store,
         apart: in_chains("transpose", 128.0 * 128.0)?,
-        far: in_chains("columns", 512.0 * 512.0)?,
+        far: in_chains("far transpose", 512.0 * 512.0)?,
         sum_chain,
         extreme_chain: in_chains("extremes", steps)?,
         entry,

@@ -29,13 +29,12 @@
 //! compiles itself (`machine` of the runtime), each of which has one of the terms above and next to nothing else. No table
 //! of processors is kept. [`Rates::typical`] is one such measurement (AMD EPYC 9004, 512 bits, one thread): the compiler
 //! decides by it how many iterations of a phase are worth a thread ([`grain`]), so that what it makes depends on no
-//! machine's mood. `python3 tests/peers/cost.py` prints predicted beside
-//! measured times.
+//! machine's mood. `python3 tests/peers/cost.py` prints predicted beside measured times.
 //!
 //! # What it does not know
 //!
 //! Branches count as taken with a half chance, calls of functions as [`Rates::call`], lanes that need rescue as none.
-//! Misses of the address translation (walks down the columns of large matrices take several times what is expected),
+//! Misses of the address translation (walks down the columns of large matrices, as in transposes, take several times what is expected),
 //! addresses, spills and the latency of a body's own chain are not counted.
 
 pub mod count;

@@ -8,7 +8,7 @@
 use frit_ir::order::LANES;
 use frit_ir::{Dim, Op, ReduceKind};
 
-use super::combine::reduction_type;
+use super::combine::{combine_of, reduced_index, reduction_type};
 use super::emit::Emitter;
 use super::index::{delinearize, linearize};
 use super::rows::{self, Large, Rows, TILE};
@@ -119,9 +119,8 @@ pub(super) fn lower(lowering: &mut Lowering<'_>, rows: &Rows, columns: &Columns)
     let mut index = delinearize(&o, &[before, &[blocks]].concat(), &lowering.e.ranges);
     let block = index.pop().unwrap_or(Dim::ZERO);
     let start = lowering.e.ranges.simplify(&(&block * &Dim::Known(BLOCK)));
-    let whole = last.known().is_some_and(|n| n % BLOCK == 0);
     let count = match last.known() {
-        _ if whole => Dim::Known(BLOCK),
+        Some(n) if n % BLOCK == 0 => Dim::Known(BLOCK),
         Some(n) if n < BLOCK => Dim::Known(n),
         _ => Dim::Known(BLOCK).minimum(&(last - &start)),
     };
@@ -150,9 +149,9 @@ fn block_of(lowering: &mut Lowering<'_>, rows: &Rows, columns: &Columns, block: 
             let size = tile.minimum(&(&rows.length - &first));
             let written = reduce(lowering, columns, &sums, block, &first, &size).and_then(|()| {
                 // The tile's result goes to lane t mod 16 of the tiles.
-                over(lowering, block, |e, j| {
+                over(lowering, &block.count, |e, j| {
                     for s in &sums {
-                        let value = s.combined(e, s.lanes, j)?;
+                        let value = s.combined(e, s.lanes, j);
                         s.accumulate(e, s.tiles.unwrap_or(s.lanes), (&t, 1, 0), j, value);
                     }
                     Ok(())
@@ -164,9 +163,9 @@ fn block_of(lowering: &mut Lowering<'_>, rows: &Rows, columns: &Columns, block: 
         } else {
             reduce(lowering, columns, &sums, block, &Dim::ZERO, &rows.length)?;
         }
-        over(lowering, block, |e, j| {
+        over(lowering, &block.count, |e, j| {
             for s in &sums {
-                let value = s.combined(e, s.tiles.unwrap_or(s.lanes), j)?;
+                let value = s.combined(e, s.tiles.unwrap_or(s.lanes), j);
                 let dtype = e.tensor(s.large.value)?.dtype;
                 let value = e.cast(value, dtype, false);
                 e.kb.push(Stmt::Store { buffer: s.result, index: j.clone(), value });
@@ -192,7 +191,7 @@ impl<'l> Sums<'l> {
         let tiles = length.is_none_or(|n| n > TILE).then(|| lines("tiles"));
         let dtype = lowering.e.tensor(large.value).map_or(work, |t| t.dtype);
         let result = lowering.e.kb.buffer("column", dtype, Dim::Known(BLOCK), Role::Local);
-        Sums { large, combine: super::combine::combine_of(large.kind, Reg(0)), count, lanes, tiles, result }
+        Sums { large, combine: combine_of(large.kind, Reg(0)), count, lanes, tiles, result }
     }
 
     /// Adds element `g * step + k` of a tile to its lane of column `j`. Tiles begin at a multiple of the lanes.
@@ -206,7 +205,7 @@ impl<'l> Sums<'l> {
     }
 
     /// The lanes of column `j` as one value.
-    fn combined(&self, e: &mut Emitter<'_>, lanes: BufferId, j: &Dim) -> Result<Reg, LowerError> {
+    fn combined(&self, e: &mut Emitter<'_>, lanes: BufferId, j: &Dim) -> Reg {
         let mut values: Vec<Reg> = (0..self.count).map(|k| e.kb.load(lanes, &Dim::Known(k * BLOCK) + j)).collect();
         let mut step = values.len() / 2;
         while step > 0 {
@@ -215,20 +214,12 @@ impl<'l> Sums<'l> {
             }
             step /= 2;
         }
-        Ok(values[0])
+        values[0]
     }
 }
 
-/// A vector loop over the columns of a block.
+/// A vector loop over some columns of a block.
 fn over<'a>(
-    lowering: &mut Lowering<'a>,
-    block: &Block,
-    body: impl FnOnce(&mut Emitter<'a>, &Dim) -> Result<(), LowerError>,
-) -> Result<(), LowerError> {
-    columns_loop(lowering, &block.count.clone(), body)
-}
-
-fn columns_loop<'a>(
     lowering: &mut Lowering<'a>,
     count: &Dim,
     body: impl FnOnce(&mut Emitter<'a>, &Dim) -> Result<(), LowerError>,
@@ -252,7 +243,7 @@ fn clear(
 ) -> Result<(), LowerError> {
     for s in sums {
         let Some(buffer) = lanes(s) else { continue };
-        columns_loop(lowering, &Dim::Known(s.count * BLOCK), |e, j| {
+        over(lowering, &Dim::Known(s.count * BLOCK), |e, j| {
             let neutral = s.combine.neutral(e.kb.buffer_type(buffer));
             let neutral = neutral.ok_or_else(|| LowerError::Internal("no neutral element".to_owned()))?;
             let value = e.kb.constant(neutral);
@@ -280,7 +271,7 @@ fn reduce(
         let (var, g) = lowering.e.var(&extent);
         lowering.e.open();
         let step = Dim::Known(together);
-        let written = over(lowering, block, |e, j| {
+        let written = over(lowering, &block.count, |e, j| {
             for k in 0..together {
                 let at = &(&begin + &(&g * &step)) + &Dim::Known(k);
                 let index = element_index(e, columns, block, &(first + &at), j);
@@ -313,7 +304,7 @@ fn element_index(e: &mut Emitter<'_>, columns: &Columns, block: &Block, r: &Dim,
     let kept = kept_index(e, columns, block, j);
     let r = e.ranges.simplify(r);
     let at = delinearize(&r, &columns.extents(true), &e.ranges);
-    super::combine::reduced_index(&columns.axes, &kept, &at)
+    reduced_index(&columns.axes, &kept, &at)
 }
 
 /// Index of column `j` of a block among the results.
@@ -334,7 +325,7 @@ fn outputs(lowering: &mut Lowering<'_>, columns: &Columns, rows: &Rows, block: &
             full.push((value, buffer, dims));
             continue;
         }
-        over(lowering, block, |e, j| {
+        over(lowering, &block.count, |e, j| {
             let index = among(&kept_index(e, columns, block, j), &kept, &dims);
             let element = e.emit(value, &index)?;
             let position = e.row.clone();
@@ -347,7 +338,7 @@ fn outputs(lowering: &mut Lowering<'_>, columns: &Columns, rows: &Rows, block: &
     }
     let (var, r) = lowering.e.var(&rows.length);
     lowering.e.open();
-    let written = over(lowering, block, |e, j| {
+    let written = over(lowering, &block.count, |e, j| {
         let index = element_index(e, columns, block, &r, j);
         for (value, buffer, dims) in full {
             let element = e.emit(value, &among(&index, &columns.dims, &dims))?;
