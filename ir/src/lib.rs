@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Rooms, in the order that a newcomer reads them: [`types`] (elements, extents), [`tensor`] (constant data), [`op`]
-//! (the core op set, one table), [`graph`] (functions), [`module`], [`requirement`] (of extents), [`origin`], [`builder`], [`order`] (of sums),
+//! (the core op set, one table), [`graph`] (functions), [`module`], [`requirement`] (of extents), [`origin`], [`builder`], [`order`] (of sums), [`random`] (Philox),
 //! [`value`] (what runs take and give), [`reference`](mod@reference) (what each op means), [`text`]
 //! (the .frit format), [`verify`] (what always holds).
 //!
@@ -25,6 +25,7 @@ pub mod onnx;
 pub mod op;
 pub mod order;
 pub mod origin;
+pub mod random;
 pub mod reference;
 pub mod requirement;
 pub mod substitute;
