@@ -155,7 +155,7 @@ impl CompileError {
 /// A text that is no pipeline.
 pub fn pipeline(options: &Options) -> Result<Pipeline, CompileError> {
     Ok(match &options.passes {
-        Some(text) => Pipeline::parse(text)?.with_canonicalize(),
+        Some(text) => Pipeline::parse(text)?.with_required(),
         None => Pipeline::of(options.level),
     })
 }

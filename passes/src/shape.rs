@@ -388,6 +388,7 @@ impl Values {
             | Op::Call { .. }
             | Op::Composite { .. }
             | Op::Fusion {}
+            | Op::Vjp { .. }
             | Op::SequenceConstruct { .. }
             | Op::SequenceAt {}
             | Op::SequenceInsert {}

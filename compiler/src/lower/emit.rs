@@ -402,6 +402,7 @@ impl<'a> Emitter<'a> {
             | Op::Call { .. }
             | Op::Composite { .. }
             | Op::Fusion {}
+            | Op::Vjp { .. }
             | Op::SequenceConstruct { .. }
             | Op::SequenceAt {}
             | Op::SequenceInsert {}

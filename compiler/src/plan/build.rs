@@ -586,6 +586,7 @@ impl PlanBuilder<'_> {
                     self.lone(b, f, slots, id)
                 }
             }
+            Op::Vjp { .. } => Err(unsupported(node, "`grad` has not written it out")),
             Op::Onnx { op_type, .. } => Err(unsupported(node, format!("ONNX op {op_type} was not legalized"))),
             Op::Unary(_)
             | Op::Binary(_)

@@ -345,6 +345,7 @@ fn results(op: &Op, operands: &[&ValueType], regions: &[Signature]) -> Checked<V
             region_takes(region, operands)?;
             Ok(region.outputs.clone())
         }
+        Op::Vjp { of, wrt } => vjp(operands, regions, *of, wrt),
         Op::Assert { .. } => {
             let condition = tensor(operands, 1)?;
             ensure(condition.dtype == DType::Bool, || format!("the condition is {condition}, expected bool"))?;
@@ -589,6 +590,35 @@ fn loop_results(
         let dims: Vec<Dim> = std::iter::once(trips.clone()).chain(t.dims.iter().cloned()).collect();
         extents(&dims)?;
         types.push(TensorType::new(t.dtype, dims).into());
+    }
+    Ok(types)
+}
+
+fn vjp(operands: &[&ValueType], regions: &[Signature], of: usize, wrt: &[usize]) -> Checked<Vec<ValueType>> {
+    let [region] = regions else { return Err("takes one region".to_owned()) };
+    let Some((inputs, cotangents)) = operands.split_at_checked(region.inputs.len()) else {
+        return Err(format!("the region takes {}, there are {} operands", list(&region.inputs), operands.len()));
+    };
+    region_takes(region, inputs)?;
+    let differentiated = region
+        .outputs
+        .get(..of)
+        .ok_or_else(|| format!("{of} outputs have a cotangent, the region gives {}", list(&region.outputs)))?;
+    let float = |ty: &ValueType| ty.tensor().is_some_and(|t| t.dtype.is_float());
+    ensure(differentiated.iter().eq(cotangents.iter().copied()) && differentiated.iter().all(float), || {
+        let given: Vec<ValueType> = cotangents.iter().map(|t| (*t).clone()).collect();
+        format!(
+            "cotangents are {}, the outputs {}, expected one of each output's type, floats",
+            list(&given),
+            list(differentiated)
+        )
+    })?;
+    let mut types = region.outputs.clone();
+    for &input in wrt {
+        let ty = region.inputs.get(input).filter(|ty| float(ty));
+        types.push(
+            ty.ok_or_else(|| format!("input {input} in `wrt` is no float tensor of {}", list(&region.inputs)))?.clone(),
+        );
     }
     Ok(types)
 }

@@ -540,6 +540,14 @@ ops! {
     }
     /// A group that becomes one kernel; the region is its meaning.
     Fusion "fusion" (any) [1] Control {}
+    /// (inputs.., cotangents..): the region's outputs, then, for each input listed in `wrt`, the derivative by it of the
+    /// sum of the first `of` outputs, each times its cotangent (a vector-Jacobian product). `grad` replaces it.
+    Vjp "vjp" (any) [1] Foreign {
+        /// How many of the outputs have a cotangent.
+        of: usize,
+        /// The inputs to differentiate by; floats.
+        wrt: Vec<usize>,
+    }
     /// Passes x on; a false element of the condition is a run-time error with the message: (x, condition).
     Assert "assert" (2) [0] Control {
         /// What went wrong.

@@ -189,6 +189,7 @@ pub fn needs(op: &Op, operands: &[&ValueType], results: &[ValueType]) -> Vec<Nee
         | Op::Call { .. }
         | Op::Composite { .. }
         | Op::Fusion {}
+        | Op::Vjp { .. }
         | Op::Assert { .. }
         | Op::SequenceConstruct { .. }
         | Op::SequenceAt {}

@@ -267,7 +267,9 @@ impl Tracker<'_> {
             }
             Op::SequenceLength {} => none,
             // Regions that are followed don't come here.
-            Op::If {} | Op::Call { .. } | Op::Composite { .. } | Op::Fusion {} | Op::Loop { .. } => open,
+            Op::If {} | Op::Call { .. } | Op::Composite { .. } | Op::Fusion {} | Op::Vjp { .. } | Op::Loop { .. } => {
+                open
+            }
             Op::Sort { .. }
             | Op::SequenceConstruct { .. }
             | Op::SequenceAt {}

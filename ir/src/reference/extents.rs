@@ -144,6 +144,7 @@ pub(super) fn concrete(op: &Op, symbols: &Symbols) -> Result<Op, Dim> {
         | Op::Call { .. }
         | Op::Composite { .. }
         | Op::Fusion {}
+        | Op::Vjp { .. }
         | Op::Assert { .. }
         | Op::SequenceConstruct { .. }
         | Op::SequenceAt {}

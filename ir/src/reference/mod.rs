@@ -450,6 +450,9 @@ impl Cx<'_> {
             Op::SequenceErase {} => return sequence::erase(self),
             Op::Input { .. } => return Err(self.unsupported("an input has a value only inside a running function")),
             Op::Absent {} => return Err(self.unsupported("an absent operand has no value; run `legalize` first")),
+            Op::Vjp { .. } => {
+                return Err(self.unsupported("a derivative is calculated after `grad` has written it out"));
+            }
             Op::Onnx { op_type, .. } => {
                 return Err(self.unsupported(&format!("ONNX `{op_type}` is no core op; run `legalize` first")));
             }

@@ -134,6 +134,7 @@ pub fn is_fusable(f: &Function, id: NodeId) -> bool {
         | Op::Call { .. }
         | Op::Composite { .. }
         | Op::Fusion {}
+        | Op::Vjp { .. }
         | Op::Assert { .. }
         | Op::SequenceConstruct { .. }
         | Op::SequenceAt { .. }

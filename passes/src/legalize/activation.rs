@@ -54,13 +54,14 @@ pub(super) fn sigmoid(c: &mut Ctx, x: Value) -> Ruled<Value> {
     c.div(one, below)
 }
 
-/// max(x, 0) + log1p(e^-|x|).
+/// x / 2 + |x| / 2 + log1p(e^-|x|): the halves are exact, and their slopes add up to that of the whole at 0 too.
 pub(super) fn softplus(c: &mut Ctx, x: Value) -> Ruled<Value> {
     let a = c.un(UnaryOp::Abs, x)?;
     let minus = c.un(UnaryOp::Neg, a)?;
     let e = c.un(UnaryOp::Exp, minus)?;
     let log = c.un(UnaryOp::Log1p, e)?;
-    let top = c.bin_s(BinaryOp::Max, x, 0.0)?;
+    let (half, size) = (c.mul_s(x, 0.5)?, c.mul_s(a, 0.5)?);
+    let top = c.add(half, size)?;
     c.add(top, log)
 }
 

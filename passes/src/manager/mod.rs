@@ -30,6 +30,7 @@ use frit_ir::op::infer::TypeError;
 use frit_ir::verify::{VerifyError, verify};
 use frit_ir::{Function, Module, NodeId, Numerics, Op};
 
+use crate::grad::GradError;
 use crate::legalize::LegalizeError;
 
 use dump::Dump;
@@ -110,6 +111,9 @@ pub enum PassError {
     /// The model could not be brought to core ops.
     #[error(transparent)]
     Legalize(#[from] LegalizeError),
+    /// A derivative that can't be taken.
+    #[error(transparent)]
+    Grad(#[from] GradError),
     /// A dump could not be written.
     #[error("can't write `{path}`: {message}")]
     Dump {
@@ -134,7 +138,12 @@ pub enum PassError {
 impl PassError {
     /// Whether it is a bug of frit, not of the model or the command.
     pub fn is_internal(&self) -> bool {
-        matches!(self, PassError::Rewrite { .. } | PassError::Internal { .. } | PassError::Verify { .. })
+        match self {
+            PassError::Grad(error) => error.is_internal(),
+            other => {
+                matches!(other, PassError::Rewrite { .. } | PassError::Internal { .. } | PassError::Verify { .. })
+            }
+        }
     }
 }
 

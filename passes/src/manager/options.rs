@@ -28,10 +28,10 @@ impl Level {
     /// Its pipeline as text.
     pub fn pipeline_text(self) -> &'static str {
         match self {
-            Level::O0 => "legalize,shape,canonicalize",
-            Level::O1 => "legalize,shape,canonicalize,simplify(rounds=1),strength,fuse(max-ops=64)",
-            Level::O2 => "legalize,shape,canonicalize,simplify,strength,cse,fuse",
-            Level::O3 => "legalize,shape,canonicalize,simplify(rounds=16),strength,cse,fuse(max-ops=512)",
+            Level::O0 => "legalize,shape,canonicalize,grad",
+            Level::O1 => "legalize,shape,canonicalize,grad,simplify(rounds=1),strength,fuse(max-ops=64)",
+            Level::O2 => "legalize,shape,canonicalize,grad,simplify,strength,cse,fuse",
+            Level::O3 => "legalize,shape,canonicalize,grad,simplify(rounds=16),strength,cse,fuse(max-ops=512)",
         }
     }
 }

@@ -14,8 +14,8 @@ use super::PassError;
 use super::options::{Level, PassOptions};
 use super::table::{PASSES, PassInfo};
 
-/// The pass that no compiled module goes without.
-const CANONICALIZE: &str = "canonicalize";
+/// The passes that no compiled module goes without, in their order.
+const REQUIRED: [&str; 2] = ["canonicalize", "grad"];
 
 /// A pass with its options.
 #[derive(Clone, Debug)]
@@ -52,16 +52,21 @@ impl Pipeline {
         }
     }
 
-    /// The pipeline with `canonicalize` in it: where it is left out, it follows the first steps that make types known.
-    /// Without it the same module has other bits, and calls and composites nobody makes code for.
+    /// The pipeline with `canonicalize` and `grad` in it: where one is left out, it follows the first steps that make
+    /// types known. Without them the same module has other bits, and ops nobody makes code for.
     #[must_use]
-    pub fn with_canonicalize(mut self) -> Pipeline {
-        if self.steps.iter().any(|step| step.pass.name == CANONICALIZE) {
-            return self;
+    pub fn with_required(mut self) -> Pipeline {
+        for (i, name) in REQUIRED.iter().enumerate() {
+            if self.steps.iter().any(|step| step.pass.name == *name) {
+                continue;
+            }
+            let early = |step: &&Step| {
+                ["legalize", "shape"].contains(&step.pass.name) || REQUIRED[..i].contains(&step.pass.name)
+            };
+            let at = self.steps.iter().take_while(early).count();
+            let pass = PASSES.iter().find(|p| p.name == *name);
+            self.steps.splice(at..at, pass.map(|pass| Step { pass, options: PassOptions::default() }));
         }
-        let at = self.steps.iter().take_while(|step| ["legalize", "shape"].contains(&step.pass.name)).count();
-        let pass = PASSES.iter().find(|p| p.name == CANONICALIZE);
-        self.steps.splice(at..at, pass.map(|pass| Step { pass, options: PassOptions::default() }));
         self
     }
 

@@ -3,6 +3,7 @@
 use super::Pass;
 use super::adapt::Legalize;
 use crate::fuse::Fuse;
+use crate::grad::Grad;
 use crate::simplify::{Simplify, algebra, canonicalize, cse, dce, extents, fold, unbroadcast};
 
 /// An option of a pass; its value is a number.
@@ -41,6 +42,12 @@ pub static PASSES: &[PassInfo] = &[
         about: "one form where several round differently; inlines composites and calls; added where it is left out",
         options: &[],
         make: || Box::new(canonicalize::Canonicalize),
+    },
+    PassInfo {
+        name: "grad",
+        about: "derivatives (vjp ops) written out; follows canonicalize, added where it is left out",
+        options: &[],
+        make: || Box::new(Grad),
     },
     PassInfo {
         name: "simplify",

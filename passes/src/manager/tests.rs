@@ -81,7 +81,7 @@ fn canonicalizing_spends_no_fuel() {
 
 #[test]
 fn canonicalize_is_added_where_types_are_known() {
-    let of = |text: &str| Pipeline::parse(text).expect("a pipeline").with_canonicalize().to_string();
+    let of = |text: &str| Pipeline::parse(text).expect("a pipeline").with_required().to_string();
     assert_eq!(of("legalize,shape,cse"), "legalize,shape,canonicalize,cse");
     assert_eq!(of("fuse(max-ops=2)"), "canonicalize,fuse(max-ops=2)");
     assert_eq!(of("cse,shape"), "canonicalize,cse,shape");

@@ -29,7 +29,7 @@ fn canonicalize(module: &mut Module, context: &mut Context<'_>) -> Result<(), Pa
     for f in module.functions.values_mut() {
         inline_composites(f, context)?;
         dce::remove_dead(f, context)?;
-        algebra::rewrite(f, &module.params, Set::Canonical, None, context)?;
+        algebra::rewrite(f, &module.params, &[Set::Canonical], None, context)?;
         dce::remove_dead(f, context)?;
     }
     Ok(())
@@ -50,7 +50,7 @@ fn inline_op(f: &mut Function, id: NodeId, body: &Function) -> Result<(), PassEr
     Ok(())
 }
 
-fn inline_composites(f: &mut Function, context: &mut Context<'_>) -> Result<(), PassError> {
+pub(crate) fn inline_composites(f: &mut Function, context: &mut Context<'_>) -> Result<(), PassError> {
     for id in f.nodes() {
         for region in f.regions_mut(id) {
             inline_composites(region, context)?;

@@ -202,6 +202,7 @@ impl Writer<'_> {
             Op::SequenceInsert {} => self.plain(frame, id, "SequenceInsert", Vec::new()),
             Op::SequenceErase {} => self.plain(frame, id, "SequenceErase", Vec::new()),
             Op::SequenceLength {} => self.plain(frame, id, "SequenceLength", Vec::new()),
+            Op::Vjp { .. } => self.unwritable(frame, id, "a derivative before `grad`".to_owned()),
             Op::Absent {} => self.unwritable(frame, id, "an absent operand outside of an ONNX op".to_owned()),
             Op::Onnx { domain, op_type, .. } => {
                 let domain = if domain.is_empty() { "ai.onnx" } else { domain };

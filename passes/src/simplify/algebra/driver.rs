@@ -16,20 +16,21 @@ use crate::manager::{Context, PassError};
 /// Rewrites of one function stop after this many times its number of ops: rules that chase each other end.
 const ROUNDS: usize = 32;
 
-/// Applies the rules of a set to a function and its regions. `only` picks one rule by name.
+/// Applies the rules of some sets to a function and its regions. `only` picks one rule by name.
 pub fn rewrite(
     f: &mut Function,
     params: &IndexMap<String, Param>,
-    set: Set,
+    sets: &[Set],
     only: Option<&str>,
     context: &mut Context<'_>,
 ) -> Result<(), PassError> {
     for id in f.nodes() {
         for region in f.regions_mut(id) {
-            rewrite(region, params, set, only, context)?;
+            rewrite(region, params, sets, only, context)?;
         }
     }
-    let rules: Vec<&Rule> = rules().filter(|r| r.set == set && only.is_none_or(|name| r.name == name)).collect();
+    let rules: Vec<&Rule> =
+        rules().filter(|r| sets.contains(&r.set) && only.is_none_or(|name| r.name == name)).collect();
     let order = f.toposort().ok_or_else(|| PassError::Cycle(f.name.clone()))?;
     let limit = (order.len() + 8) * ROUNDS;
     let mut queued: HashSet<NodeId> = order.iter().copied().collect();

@@ -78,6 +78,8 @@ pub enum Set {
     Canonical,
     /// From -O1.
     Algebra,
+    /// With those, but not before a gradient is taken: a guard chooses between two forms, and both would be differentiated.
+    Guarded,
     /// From -O1, when nothing else applies any more: what is cheaper, but hides what other rules look for.
     Strength,
 }
@@ -140,7 +142,7 @@ pub struct Algebra;
 impl Pass for Algebra {
     fn run(&self, module: &mut Module, context: &mut Context<'_>) -> Result<(), PassError> {
         for f in module.functions.values_mut() {
-            rewrite(f, &module.params, Set::Algebra, None, context)?;
+            rewrite(f, &module.params, &[Set::Algebra, Set::Guarded], None, context)?;
         }
         Ok(())
     }
@@ -152,7 +154,7 @@ pub struct Strength;
 impl Pass for Strength {
     fn run(&self, module: &mut Module, context: &mut Context<'_>) -> Result<(), PassError> {
         for f in module.functions.values_mut() {
-            rewrite(f, &module.params, Set::Strength, None, context)?;
+            rewrite(f, &module.params, &[Set::Strength], None, context)?;
         }
         Ok(())
     }

@@ -18,7 +18,7 @@ const SAFE: f64 = 64.0;
 const GRID: f64 = 16.0;
 
 pub(super) static RULES: &[Rule] = &[rule!("split-exp", "exp(x + y) = exp(x) exp(y), exp(x - y) = exp(x) exp(-y)",
-    "x and y are smaller than the sum and repeat along different axes; y is known to be small", Approximate Algebra Rounding,
+    "x and y are smaller than the sum and repeat along different axes; y is known to be small", Approximate Guarded Rounding,
     split_exp, |b| {
     let (x, y) = (input(b, &[5, 1]), input(b, &[1, 4]));
     let y = b.unary(UnaryOp::Tanh, y)?;

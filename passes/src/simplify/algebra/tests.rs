@@ -27,7 +27,7 @@ fn apply(module: &mut Module, rule: &Rule) -> u64 {
     let options = Options { math: Math::AsWritten, ..Options::default() };
     let mut context = Context::new(&options);
     for f in module.functions.values_mut() {
-        rewrite(f, &module.params, rule.set, Some(rule.name), &mut context).expect("rewrites");
+        rewrite(f, &module.params, &[rule.set], Some(rule.name), &mut context).expect("rewrites");
     }
     context.fired()
 }

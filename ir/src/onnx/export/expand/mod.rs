@@ -261,6 +261,7 @@ impl Expander<'_> {
                 | Op::Call { .. }
                 | Op::Composite { .. }
                 | Op::Fusion {}
+                | Op::Vjp { .. }
                 | Op::Assert { .. }
                 | Op::SequenceConstruct { .. }
                 | Op::SequenceAt {}

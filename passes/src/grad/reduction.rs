@@ -1,0 +1,125 @@
+//! Gradients of reductions, running combinations and sorts.
+
+use frit_ir::types::Dim;
+use frit_ir::{BinaryOp, DType, Op, ReduceKind, ScatterKind, Value};
+
+use super::site::{Fail, Ruled, Site, refuse};
+use super::window;
+
+/// A value of the reduced shape, repeated along the reduced axes.
+fn along(s: &mut Site<'_>, reduced: Value, dims: &[Dim], axes: &[usize]) -> Ruled<Value> {
+    let kept: Vec<usize> = (0..dims.len()).filter(|a| !axes.contains(a)).collect();
+    if kept.len() == dims.len() {
+        return Ok(reduced);
+    }
+    s.op(Op::Broadcast { dims: dims.to_vec(), axes: kept }, &[reduced])
+}
+
+pub(super) fn reduce(s: &mut Site<'_>, axes: &[usize], kind: ReduceKind) -> Ruled {
+    let (g, x, y) = (s.g()?, s.x(0)?, s.y());
+    let dims = s.dims(x)?;
+    let gradient = match kind {
+        ReduceKind::Sum => along(s, g, &dims, axes)?,
+        ReduceKind::Prod => {
+            let others = others(s, x, axes)?;
+            let g = along(s, g, &dims, axes)?;
+            s.mul(g, others)?
+        }
+        ReduceKind::Min | ReduceKind::Max => {
+            let windows = matches!(s.b.function.op(x), Op::Window { axes: slid, .. }
+                if axes.iter().copied().eq(dims.len() - slid.len()..dims.len()));
+            if windows {
+                window::first_extreme(s, axes, kind)?
+            } else {
+                let best = along(s, y, &dims, axes)?;
+                let tied = s.bin(BinaryOp::Eq, x, best)?;
+                let (one, zero) = (s.like(x, 1.0)?, s.zeros(x)?);
+                let ones = s.select(tied, one, zero)?;
+                let count = s.b.reduce(ones, axes.to_vec(), ReduceKind::Sum, false)?;
+                let share = s.div(g, count)?;
+                let share = along(s, share, &dims, axes)?;
+                s.when(tied, share)?
+            }
+        }
+        ReduceKind::ArgMin | ReduceKind::ArgMax => return Ok(()),
+    };
+    s.give(0, gradient);
+    Ok(())
+}
+
+/// For each element, the product of the others along the axes.
+fn others(s: &mut Site<'_>, x: Value, axes: &[usize]) -> Ruled<Value> {
+    let dims = s.dims(x)?;
+    let kept = (0..dims.len()).filter(|a| !axes.contains(a));
+    let perm: Vec<usize> = kept.chain(axes.iter().copied()).collect();
+    let moved = s.b.transpose(x, perm.clone())?;
+    let apart = s.dims(moved)?;
+    let first = dims.len() - axes.len();
+    let mut flat = apart[..first].to_vec();
+    flat.push(Dim::product(&apart[first..]));
+    let line = s.b.reshape(moved, flat)?;
+    let running = |reverse| Op::Cumulate { axis: first, kind: ReduceKind::Prod, exclusive: true, reverse };
+    let (before, after) = (s.op(running(false), &[line])?, s.op(running(true), &[line])?);
+    let product = s.mul(before, after)?;
+    let product = s.b.reshape(product, apart)?;
+    let mut inverse = vec![0; perm.len()];
+    for (i, &axis) in perm.iter().enumerate() {
+        inverse[axis] = i;
+    }
+    Ok(s.b.transpose(product, inverse)?)
+}
+
+pub(super) fn cumulate(s: &mut Site<'_>, axis: usize, kind: ReduceKind, exclusive: bool, reverse: bool) -> Ruled {
+    if kind != ReduceKind::Sum {
+        return refuse(format!("of a running {}", kind.name()));
+    }
+    let g = s.g()?;
+    let gradient = s.op(Op::Cumulate { axis, kind, exclusive, reverse: !reverse }, &[g])?;
+    s.give(0, gradient);
+    Ok(())
+}
+
+/// Each element's cotangent goes back to where the sort took it from.
+pub(super) fn sort(s: &mut Site<'_>, axis: usize, descending: bool) -> Ruled {
+    let dims = s.dims(s.x(0)?)?;
+    // The same sort, with the places as one more operand.
+    let places = s.count(dims.clone(), axis)?;
+    let operands: Vec<Value> = s.operands.iter().copied().chain([places]).collect();
+    let node = s.b.function.add_op_with(
+        Op::Sort { axis, descending },
+        &operands,
+        Vec::new(),
+        &s.b.origin.clone(),
+        s.b.numerics,
+    )?;
+    let from = Value { node, result: s.operands.len() };
+    // Row-major places in the whole tensor.
+    let mut flat = from;
+    let mut scale = Dim::ONE;
+    let mut index: Option<Value> = None;
+    for a in (0..dims.len()).rev() {
+        let at = if a == axis { flat } else { s.count(dims.clone(), a)? };
+        let step = s.b.dim(scale.clone())?;
+        let scaled = s.bin(BinaryOp::Mul, at, step)?;
+        index = Some(match index {
+            Some(before) => s.bin(BinaryOp::Add, before, scaled)?,
+            None => scaled,
+        });
+        scale = &scale * &dims[a];
+    }
+    flat = index.ok_or_else(|| Fail::Refused("a sort of a scalar".to_owned()))?;
+    let numel = Dim::product(&dims);
+    let flat = s.b.reshape(flat, vec![numel.clone()])?;
+    for i in 0..s.operands.len() {
+        let (true, Some(g)) = (s.wants(i), s.cotangents[i]) else { continue };
+        let dtype = s.ty(g)?.dtype;
+        let zero = s.b.scalar(dtype, 0.0)?;
+        let zeros = s.b.broadcast_to(zero, vec![numel.clone()])?;
+        let updates = s.b.reshape(g, vec![numel.clone()])?;
+        let back = s.op(Op::Scatter { axis: 0, kind: ScatterKind::Assign }, &[zeros, flat, updates])?;
+        let gradient = s.b.reshape(back, dims.clone())?;
+        s.give(i, gradient);
+    }
+    debug_assert!(s.ty(from)?.dtype == DType::I64);
+    Ok(())
+}
