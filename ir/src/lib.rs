@@ -4,13 +4,14 @@
 //!  .onnx ---- onnx/ ---.
 //!  .frit ---- text/ ---+--> Module { functions, params } --> passes, compiler
 //!  Rust  --- builder --'        |
+//!           (model/)            |
 //!                               +-- verify: what always holds (V1, V2, ...)
 //!                               '-- reference: what each op means, as plain loops
 //! ```
 //!
 //! Rooms, in the order that a newcomer reads them: [`types`] (elements, extents), [`tensor`] (constant data), [`op`]
 //! (the core op set, one table), [`graph`] (functions), [`module`], [`requirement`] (of extents), [`origin`], [`builder`], [`order`] (of sums), [`random`] (Philox),
-//! [`value`] (what runs take and give), [`reference`](mod@reference) (what each op means), [`text`]
+//! [`value`] (what runs take and give), [`model`] (networks built in code), [`reference`](mod@reference) (what each op means), [`text`]
 //! (the .frit format), [`verify`] (what always holds).
 //!
 //! What never happens here: ir knows no device, no schedule and no pass; nothing of a user's model is run.
@@ -20,6 +21,7 @@ pub mod convert;
 pub mod graph;
 mod map;
 pub mod minifloat;
+pub mod model;
 pub mod module;
 pub mod onnx;
 pub mod op;

@@ -90,7 +90,7 @@ impl Attr for Flag {
 }
 
 /// The error for a value of another kind.
-pub(super) fn expected<T>(what: &str, found: &AttrValue) -> Result<T, String> {
+pub(crate) fn expected<T>(what: &str, found: &AttrValue) -> Result<T, String> {
     Err(format!("expected {what}, found {}", found.what()))
 }
 
