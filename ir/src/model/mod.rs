@@ -28,6 +28,7 @@ mod net;
 mod norm;
 #[cfg(test)]
 mod tests;
+pub mod train;
 mod words;
 
 pub use af_kan::AfKan;

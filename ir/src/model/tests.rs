@@ -38,9 +38,11 @@ fn only_parameters_in_use_are_made() {
             let module = AfKan { methods: vec![*method], norm: *norm, ..small() }.module(1).unwrap();
             verify(&module).unwrap();
             let read = |name: &String| {
-                let params = |f: &crate::Function| f.nodes().into_iter().any(|id| {
-                    matches!(&f.node(id).op, crate::Op::Param { name: n, .. } if n == name)
-                });
+                let params = |f: &crate::Function| {
+                    f.nodes()
+                        .into_iter()
+                        .any(|id| matches!(&f.node(id).op, crate::Op::Param { name: n, .. } if n == name))
+                };
                 module.functions.values().any(params)
             };
             assert!(module.params.keys().all(read), "{method} {norm}: {:?}", module.params.keys());

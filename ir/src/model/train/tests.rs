@@ -1,0 +1,1 @@
+//! Losses and updates against PyTorch's numbers.
