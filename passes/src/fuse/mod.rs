@@ -49,6 +49,7 @@ mod former;
 mod frontier;
 mod outline;
 mod profile;
+mod recompute;
 mod space;
 #[cfg(test)]
 mod tests;
@@ -106,6 +107,7 @@ fn fuse(f: &mut Function, context: &mut Context<'_>) -> Result<(), PassError> {
             fuse(region, context)?;
         }
     }
+    recompute::recompute(f, context)?;
     let limits = Limits {
         ops: context.step().get("max-ops", MAX_OPS) as f64,
         live: usize::try_from(context.step().get("max-live", MAX_LIVE)).unwrap_or(usize::MAX),

@@ -21,6 +21,7 @@
 mod contraction;
 mod control;
 mod elementwise;
+mod invariant;
 mod movement;
 mod reduction;
 mod reverse;

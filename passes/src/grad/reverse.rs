@@ -6,7 +6,7 @@ use frit_ir::builder::Builder;
 use frit_ir::{BinaryOp, DType, Function, NodeId, Op, Value};
 
 use super::site::{Ruled, Site, refuse};
-use super::{GradError, contraction, control, elementwise, movement, reduction, window};
+use super::{GradError, contraction, control, elementwise, invariant, movement, reduction, window};
 
 /// Adds the ops that differentiate: of the sum over `seeds` of output times cotangent, the derivatives by `wanted`, in
 /// its order; zeros where there is no dependence. Ops that are there stay; only loops are replaced by ones that also
@@ -17,6 +17,8 @@ use super::{GradError, contraction, control, elementwise, movement, reduction, w
 pub fn reverse(f: &mut Function, seeds: &[(Value, Value)], wanted: &[Value]) -> Result<Vec<Value>, GradError> {
     let order = f.toposort().ok_or_else(|| GradError::Cycle(f.name.clone()))?;
     let varied = varied(f, &order, wanted);
+    let outputs: Vec<Value> = seeds.iter().map(|(output, _)| *output).collect();
+    let dead = invariant::dead_operands(f, &order, &outputs);
     let mut cotangents: HashMap<Value, Value> = HashMap::new();
     for &(output, cotangent) in seeds {
         if varied.contains(&output) {
@@ -28,19 +30,23 @@ pub fn reverse(f: &mut Function, seeds: &[(Value, Value)], wanted: &[Value]) -> 
         let own: Vec<Option<Value>> =
             (0..results).map(|result| cotangents.get(&Value { node: id, result }).copied()).collect();
         let operands = f.node(id).operands().to_vec();
-        let wants: Vec<bool> = operands.iter().map(|v| varied.contains(v)).collect();
+        let flows = |(i, v): (usize, &Value)| varied.contains(v) && !dead.contains(&(id, i));
+        let wants: Vec<bool> = operands.iter().enumerate().map(flows).collect();
         if own.iter().all(Option::is_none) || !wants.contains(&true) {
             continue;
         }
         let (origin, numerics) = (f.node(id).origin.clone(), f.node(id).numerics);
         let mut b = Builder::new(f, origin);
         b.numerics = numerics;
-        let mut site = Site { b, id, operands: operands.clone(), wanted: wants, cotangents: own, given: Vec::new() };
+        let mut site =
+            Site { b, id, operands: operands.clone(), wanted: wants.clone(), cotangents: own, given: Vec::new() };
         if let Err(fail) = rule(&mut site) {
             return Err(site.error(fail));
         }
         for (operand, value) in site.given {
-            if let Some(&target) = operands.get(operand).filter(|v| varied.contains(v)) {
+            if let Some(&target) = operands.get(operand)
+                && wants.get(operand) == Some(&true)
+            {
                 add(f, &mut cotangents, target, value)?;
             }
         }

@@ -520,6 +520,55 @@ fn a_tail_that_overflows_gives_zero() {
     assert_eq!(gradient_at(sigmoid, &[-2000.0, 0.0, 2000.0]), [0.0, 0.25, 0.0]);
 }
 
+/// Ops that are left of a gradient: those of a fused kernel or a lone op count alike.
+fn ops_of(case: &Case) -> Vec<&'static str> {
+    let (_, backward) = functions(case);
+    let module = expanded(backward, Math::Fast);
+    let f = module.entry().unwrap();
+    f.nodes().iter().map(|id| f.node(*id).op.name()).collect()
+}
+
+#[test]
+fn nothing_flows_through_what_a_softmax_does_not_see() {
+    let softmax: Forward = |b, x| {
+        let t = b.binary(BinaryOp::Add, x[0], x[1])?;
+        let top = b.reduce(t, vec![1], ReduceKind::Max, true)?;
+        let shifted = b.binary(BinaryOp::Sub, t, top)?;
+        let e = b.unary(UnaryOp::Exp, shifted)?;
+        let sum = b.reduce(e, vec![1], ReduceKind::Sum, true)?;
+        let a = b.binary(BinaryOp::Div, e, sum)?;
+        one(b.binary(BinaryOp::Mul, a, x[2]))
+    };
+    let case =
+        Case { name: "attention", inputs: &[(&[3, 4], -2., 2.), (&[], -1., 1.), (&[3, 4], -1., 1.)], forward: softmax };
+    check(&case);
+    // No ties are looked for.
+    let eqs = |case: &Case| ops_of(case).iter().filter(|op| **op == "eq").count();
+    assert_eq!(eqs(&case), 1, "the guard of e^x alone");
+    let log_softmax: Forward = |b, x| {
+        let top = b.reduce(x[0], vec![1], ReduceKind::Max, true)?;
+        let t = b.binary(BinaryOp::Sub, x[0], top)?;
+        let e = b.unary(UnaryOp::Exp, t)?;
+        let sum = b.reduce(e, vec![1], ReduceKind::Sum, true)?;
+        let log = b.unary(UnaryOp::Log, sum)?;
+        one(b.binary(BinaryOp::Sub, t, log))
+    };
+    let case = Case { name: "log softmax", inputs: &[(&[3, 4], -2., 2.)], forward: log_softmax };
+    check(&case);
+    assert_eq!(eqs(&case), 1);
+    // The sum is used besides: the shift is seen.
+    let seen: Forward = |b, x| {
+        let top = b.reduce(x[0], vec![1], ReduceKind::Max, true)?;
+        let t = b.binary(BinaryOp::Sub, x[0], top)?;
+        let e = b.unary(UnaryOp::Exp, t)?;
+        let sum = b.reduce(e, vec![1], ReduceKind::Sum, true)?;
+        Ok(vec![b.binary(BinaryOp::Div, e, sum)?, sum])
+    };
+    let case = Case { name: "sum seen", inputs: &[(&[3, 4], -2., 2.)], forward: seen };
+    check(&case);
+    assert_eq!(eqs(&case), 2);
+}
+
 #[test]
 fn what_has_no_gradient_is_named() {
     let list: Forward = |b, x| {

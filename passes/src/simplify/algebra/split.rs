@@ -2,12 +2,12 @@
 //!
 //! For bases on a grid, e^(x_i - g_j) takes one exponential for each x instead of one for each pair. The product rounds
 //! once more, and is wrong where a part overflows or becomes subnormal though the sum is small. So the parts are used
-//! where |x| is at most [`SAFE`] only, and the grid is known to be small; elsewhere the sum's own exponential is taken,
-//! as a `select` whose condition is likely.
+//! where |x| is at most [`SAFE`] and |g| at most [`GRID`] only; elsewhere the sum's own exponential is taken, as a
+//! `select` whose condition is likely. What is known to be small needs no condition.
 
 use frit_ir::op::BinaryOp;
 use frit_ir::types::Dim;
-use frit_ir::{DType, NodeId, Op, UnaryOp, Value};
+use frit_ir::{DType, NodeId, Op, ReduceKind, UnaryOp, Value};
 
 use super::movement::{input, known};
 use super::{Outcome, Rule, Scope, found};
@@ -18,7 +18,7 @@ const SAFE: f64 = 64.0;
 const GRID: f64 = 16.0;
 
 pub(super) static RULES: &[Rule] = &[rule!("split-exp", "exp(x + y) = exp(x) exp(y), exp(x - y) = exp(x) exp(-y)",
-    "x and y are smaller than the sum and repeat along different axes; y is known to be small", Approximate Guarded Rounding,
+    "x and y are smaller than the sum and repeat along different axes; used where both are small", Approximate Guarded Rounding,
     split_exp, |b| {
     let (x, y) = (input(b, &[5, 1]), input(b, &[1, 4]));
     let y = b.unary(UnaryOp::Tanh, y)?;
@@ -63,14 +63,19 @@ fn split_exp(s: &Scope<'_>, id: NodeId) -> Outcome {
     if !smaller(&x) || !smaller(&y) {
         return Outcome::Near("a part is as large as the sum");
     }
-    // The part that is known to be small goes without a guard.
-    let small = |p: &Part| s.range(p.value).magnitude() <= GRID;
-    let (x, y) = match (small(&y), small(&x)) {
-        (true, _) => (x, y),
-        (false, true) => (y, x),
-        (false, false) => return Outcome::Near("no part is known to be small"),
+    // A part that is known to be small goes without a guard; of two that are not, the smaller counts as the grid.
+    let (sx, sy) = (s.range(x.value).magnitude(), s.range(y.value).magnitude());
+    let smaller_x = match (Dim::product(s.dims(x.value)), Dim::product(s.dims(y.value))) {
+        (Dim::Known(a), Dim::Known(b)) => a < b,
+        (a, _) => a.known().is_some(),
     };
-    let guarded = s.range(x.value).magnitude() > SAFE;
+    let (x, y, size, grid) = match (sy <= GRID, sx <= GRID) {
+        (true, _) => (x, y, sx, sy),
+        (false, true) => (y, x, sy, sx),
+        (false, false) if smaller_x => (y, x, sy, sx),
+        (false, false) => (x, y, sx, sy),
+    };
+    let guarded = (size > SAFE, grid > GRID);
     found([sum], move |b| {
         let exp = |b: &mut frit_ir::builder::Builder<'_>, p: &Part| {
             let v = if p.negative { b.unary(UnaryOp::Neg, p.value)? } else { p.value };
@@ -79,11 +84,28 @@ fn split_exp(s: &Scope<'_>, id: NodeId) -> Outcome {
         };
         let (p, q) = (exp(b, &x)?, exp(b, &y)?);
         let product = b.binary(BinaryOp::Mul, p, q)?;
-        if !guarded {
-            return Ok(product);
-        }
-        let (size, safe) = (b.unary(UnaryOp::Abs, x.value)?, b.scalar(DType::F32, SAFE)?);
-        let ok = b.binary(BinaryOp::Le, size, safe)?;
+        let within = |b: &mut frit_ir::builder::Builder<'_>, v: Value, safe: f64| {
+            let (size, safe) = (b.unary(UnaryOp::Abs, v)?, b.scalar(DType::F32, safe)?);
+            b.binary(BinaryOp::Le, size, safe)
+        };
+        // The grid is judged as a whole: one condition for each x.
+        let largest = |b: &mut frit_ir::builder::Builder<'_>| {
+            let (size, rank) = (b.unary(UnaryOp::Abs, y.value)?, b.dims(y.value)?.len());
+            let most = b.reduce(size, (0..rank).collect(), ReduceKind::Max, false)?;
+            within(b, most, GRID)
+        };
+        let ok = match guarded {
+            (false, false) => return Ok(product),
+            (true, false) => within(b, x.value, SAFE)?,
+            (false, true) => {
+                let (ok, dims) = (largest(b)?, b.dims(x.value)?);
+                b.broadcast_to(ok, dims)?
+            }
+            (true, true) => {
+                let (near, ok) = (within(b, x.value, SAFE)?, largest(b)?);
+                b.binary(BinaryOp::And, near, ok)?
+            }
+        };
         let ok = b.op(x.op.clone(), &[ok])?;
         let whole = b.unary(UnaryOp::Exp, sum)?;
         b.select_likely(ok, product, whole)

@@ -1,0 +1,303 @@
+//! What is computed again instead of stored: a choice made for all values at once, before kernels are formed.
+//!
+//! A value that is used on both sides of a *barrier* (an op that is no kernel's, a reduction to one element) can't stay in
+//! a register: it is stored and read again, or the ops that made it are run once more on the far side. Training steps
+//! are full of these: everything that the forward computes is asked for again by the gradient. The steps of
+//! [`super::former`] look at one value after the other, and would store each of a basis's five parts although all five
+//! follow from one input.
+//!
+//! So ops are numbered by the barriers before them, and for each level the cheapest cut is found between what lies in
+//! memory and what the level asks for: ops on its far side are copied, values on it are stored. The costs are those of
+//! [`super::cost`]; the cut is a maximal flow. Greater memory cost means more recomputation.
+//!
+//! ```text
+//!   memory --load--> x --> exp --> mul --> phi --> sum --> barrier --> gradient
+//!                     \                      '---- store or compute again? ---^
+//!                      '----> exp' --> mul' --> phi' -------------------------'
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+
+use frit_ir::{Dim, Function, NodeId, Op, Value};
+use petgraph::Direction;
+use petgraph::algo::ford_fulkerson;
+use petgraph::graph::{DiGraph, NodeIndex};
+use petgraph::visit::EdgeRef;
+
+use super::append::appended;
+use super::cost::{self, is_rare, ops};
+use super::{SPLIT_ABOVE, is_fusable, is_small};
+use crate::manager::{Context, PassError};
+
+const RULE: &str = "recompute";
+/// What a level must save, in operations: less is not worth longer code.
+const WORTHWHILE: f64 = 50_000.0;
+/// Ops of one cut: no more are looked at.
+const MOST: usize = 4096;
+/// What no cut goes through.
+const NEVER: u64 = 1 << 50;
+
+/// Copies ops of a function so that kernels need less memory.
+pub(super) fn recompute(f: &mut Function, context: &mut Context<'_>) -> Result<(), PassError> {
+    let mut levels = Levels::of(f).ok_or_else(|| PassError::Cycle(f.name.clone()))?;
+    for level in 1..=levels.last {
+        let Some(cut) = levels.cut(f, level) else { continue };
+        if !context.take(RULE) {
+            return Ok(());
+        }
+        levels.apply(f, level, &cut);
+    }
+    Ok(())
+}
+
+/// Ops by the barriers before them.
+struct Levels {
+    level: HashMap<NodeId, usize>,
+    last: usize,
+    /// Ops whose results lie in memory whatever is decided.
+    given: HashSet<NodeId>,
+    /// Values that are stored for an earlier level.
+    stored: HashSet<Value>,
+    order: Vec<NodeId>,
+}
+
+/// What a level computes again and what it reads.
+struct Cut {
+    copied: Vec<NodeId>,
+    stored: Vec<Value>,
+}
+
+/// Whether an op's result may come out of the kernel that uses it.
+fn is_source(op: &Op) -> bool {
+    matches!(op, Op::Constant { .. } | Op::Iota { .. } | Op::DimValue { .. })
+}
+
+impl Levels {
+    fn of(f: &Function) -> Option<Levels> {
+        let order = f.toposort()?;
+        let alone = appended(f);
+        let mut given = HashSet::new();
+        let mut level: HashMap<NodeId, usize> = HashMap::new();
+        for &id in &order {
+            let node = f.node(id);
+            let barrier = |v: &Value| usize::from(given.contains(&v.node) && is_barrier(f, v.node));
+            let before = node.operands().iter().map(|v| level.get(&v.node).copied().unwrap_or(0) + barrier(v)).max();
+            level.insert(id, before.unwrap_or(0));
+            if !is_source(&node.op) && (alone.contains(&id) || !is_fusable(f, id) || is_barrier(f, id)) {
+                given.insert(id);
+            }
+        }
+        let last = level.values().copied().max().unwrap_or(0);
+        Some(Levels { level, last, given, stored: HashSet::new(), order })
+    }
+
+    fn at(&self, id: NodeId) -> usize {
+        self.level.get(&id).copied().unwrap_or(0)
+    }
+
+    /// Values of earlier levels that ops of this one read and that don't lie in memory.
+    fn asked(&self, f: &Function, level: usize) -> BTreeSet<Value> {
+        let mut asked = BTreeSet::new();
+        for &id in self.order.iter().filter(|id| self.at(**id) == level) {
+            if self.given.contains(&id) && !is_barrier_reduce(f, id) {
+                continue;
+            }
+            let early = |v: &&Value| self.at(v.node) < level && !self.given.contains(&v.node);
+            asked.extend(f.node(id).operands().iter().filter(early).copied());
+        }
+        asked
+    }
+
+    /// The cheapest cut for a level; `None` where nothing is to be gained.
+    fn cut(&self, f: &Function, level: usize) -> Option<Cut> {
+        let asked = self.asked(f, level);
+        let kept = |v: &Value| self.store_cost(f, *v);
+        let as_it_is: f64 = asked.iter().filter(|v| !is_source(f.op(**v))).map(kept).sum();
+        if as_it_is < WORTHWHILE {
+            return None;
+        }
+        let mut network = Network::new();
+        let mut rare: BTreeMap<Value, bool> = BTreeMap::new();
+        let mut open: VecDeque<(Value, bool)> = asked.iter().map(|v| (*v, false)).collect();
+        while let Some((value, seldom)) = open.pop_front() {
+            match rare.get(&value) {
+                Some(known) if *known <= seldom => continue,
+                _ => rare.insert(value, seldom),
+            };
+            if rare.len() > MOST {
+                return None;
+            }
+            if !self.given.contains(&value.node) {
+                let node = f.node(value.node);
+                let operands = node.operands().iter().enumerate();
+                open.extend(operands.map(|(i, v)| (*v, seldom || is_rare(node, i))));
+            }
+        }
+        for (&value, &seldom) in &rare {
+            let (into, out) = network.value(value);
+            let node = f.node(value.node);
+            if self.given.contains(&value.node) {
+                network.edge(network.source, into, NEVER);
+                network.edge(into, out, scaled(if seldom { 0.0 } else { load_cost(f, value) }));
+                continue;
+            }
+            let again = if seldom { 0.0 } else { recompute_cost(f, value) };
+            network.edge(network.source, into, scaled(again));
+            let store = if is_source(&node.op) { NEVER } else { scaled(self.store_cost(f, value)) };
+            network.edge(into, out, store);
+            for operand in node.operands() {
+                let (_, from) = network.value(*operand);
+                network.edge(from, into, NEVER);
+            }
+        }
+        for &value in &asked {
+            let (_, out) = network.value(value);
+            network.edge(out, network.sink, NEVER);
+        }
+        let (cost, memory_side) = network.cut();
+        if as_it_is - (cost as f64 / SCALE) < WORTHWHILE {
+            return None;
+        }
+        let mut cut = Cut { copied: Vec::new(), stored: Vec::new() };
+        for &value in rare.keys() {
+            let (into, out) = network.value(value);
+            match (memory_side.contains(&into), memory_side.contains(&out)) {
+                (false, _) => cut.copied.push(value.node),
+                (true, false) if !self.given.contains(&value.node) => cut.stored.push(value),
+                (true, _) => {}
+            }
+        }
+        (!cut.copied.is_empty()).then_some(cut)
+    }
+
+    /// Storing a value and reading it; only reading it where it is stored anyway.
+    fn store_cost(&self, f: &Function, value: Value) -> f64 {
+        let anyway = self.stored.contains(&value)
+            || f.is_output(value)
+            || f.uses(value).iter().any(|(user, _)| self.given.contains(user) && !is_barrier_reduce(f, *user));
+        load_cost(f, value) * if anyway { 1.0 } else { 2.0 }
+    }
+
+    /// Copies ops to a level.
+    fn apply(&mut self, f: &mut Function, level: usize, cut: &Cut) {
+        self.stored.extend(&cut.stored);
+        let copied: HashSet<NodeId> = cut.copied.iter().copied().collect();
+        let mut copies: HashMap<NodeId, NodeId> = HashMap::new();
+        let order: Vec<NodeId> = self.order.iter().copied().filter(|id| copied.contains(id)).collect();
+        let mut made = Vec::with_capacity(order.len());
+        for id in order {
+            let node = f.node(id);
+            let moved = |v: &Value| Value { node: copies.get(&v.node).copied().unwrap_or(v.node), ..*v };
+            let operands: Vec<Value> = node.operands().iter().map(moved).collect();
+            let (op, types, origin) = (node.op.clone(), node.results().to_vec(), node.origin.clone());
+            let (regions, numerics) = (node.regions().to_vec(), node.numerics);
+            let copy = f.add_typed(op, &operands, types, regions, &origin);
+            f.set_numerics(copy, numerics);
+            copies.insert(id, copy);
+            made.push(copy);
+        }
+        for &id in self.order.iter().filter(|id| self.at(**id) == level) {
+            if self.given.contains(&id) && !is_barrier_reduce(f, id) {
+                continue;
+            }
+            for (i, operand) in f.node(id).operands().to_vec().into_iter().enumerate() {
+                if let Some(&copy) = copies.get(&operand.node) {
+                    f.set_operand(id, i, Value { node: copy, ..operand });
+                }
+            }
+        }
+        for &copy in &made {
+            self.level.insert(copy, level);
+        }
+        // Copies come before what uses them: in the list, at the first op of their level.
+        let at =
+            self.order.iter().position(|id| self.at(*id) == level && !made.contains(id)).unwrap_or(self.order.len());
+        self.order.splice(at..at, made);
+    }
+}
+
+/// A reduction to one element of many, which runs in tiles: nothing that needs it shares its kernel.
+fn is_barrier_reduce(f: &Function, id: NodeId) -> bool {
+    let node = f.node(id);
+    let Op::Reduce { axes, .. } = &node.op else { return false };
+    let one = node.results().first().and_then(|t| t.tensor()).is_some_and(|t| Dim::product(&t.dims) == Dim::ONE);
+    let many = node.operands().first().and_then(|v| f.ty(*v).tensor());
+    let many = many.is_none_or(|t| Dim::product(&t.dims).known().is_none_or(|n| n > SPLIT_ABOVE));
+    one && many && !is_small(f, node, axes)
+}
+
+/// Whether nothing that needs the op can share a kernel with what the op needs.
+fn is_barrier(f: &Function, id: NodeId) -> bool {
+    let source = matches!(f.node(id).op, Op::Input { .. } | Op::Param { .. } | Op::Constant { .. });
+    is_barrier_reduce(f, id) || (!source && !is_fusable(f, id))
+}
+
+fn elements(f: &Function, value: Value) -> f64 {
+    f.ty(value).tensor().map_or(1.0, cost::elements)
+}
+
+fn load_cost(f: &Function, value: Value) -> f64 {
+    f.ty(value).tensor().map_or(0.0, |ty| cost::access(ty) * cost::elements(ty))
+}
+
+fn recompute_cost(f: &Function, value: Value) -> f64 {
+    let node = f.node(value.node);
+    let work = match &node.op {
+        Op::Reduce { .. } => node.operands().first().map_or(0.0, |v| elements(f, *v)),
+        _ => elements(f, value),
+    };
+    ops(node) * work
+}
+
+/// Parts of an operation that capacities count.
+const SCALE: f64 = 16.0;
+
+fn scaled(cost: f64) -> u64 {
+    ((cost * SCALE) as u64).min(NEVER / 2)
+}
+
+/// A flow network in which each value has two ends: what makes it, and what it is used by.
+struct Network {
+    graph: DiGraph<(), u64>,
+    source: NodeIndex,
+    sink: NodeIndex,
+    ends: HashMap<Value, (NodeIndex, NodeIndex)>,
+}
+
+impl Network {
+    fn new() -> Network {
+        let mut graph = DiGraph::new();
+        let (source, sink) = (graph.add_node(()), graph.add_node(()));
+        Network { graph, source, sink, ends: HashMap::new() }
+    }
+
+    fn value(&mut self, value: Value) -> (NodeIndex, NodeIndex) {
+        let graph = &mut self.graph;
+        *self.ends.entry(value).or_insert_with(|| (graph.add_node(()), graph.add_node(())))
+    }
+
+    fn edge(&mut self, from: NodeIndex, to: NodeIndex, capacity: u64) {
+        self.graph.add_edge(from, to, capacity);
+    }
+
+    /// The least cost of a cut, and the ends on the source's side of it.
+    fn cut(&self) -> (u64, HashSet<NodeIndex>) {
+        let (most, flows) = ford_fulkerson(&self.graph, self.source, self.sink);
+        let flow = |edge: petgraph::graph::EdgeIndex| flows.get(edge.index()).copied().unwrap_or(0);
+        let mut reached = HashSet::from([self.source]);
+        let mut open = vec![self.source];
+        while let Some(at) = open.pop() {
+            let forward = self.graph.edges_directed(at, Direction::Outgoing);
+            let forward = forward.filter(|e| flow(e.id()) < *e.weight()).map(|e| e.target());
+            let back = self.graph.edges_directed(at, Direction::Incoming);
+            let back = back.filter(|e| flow(e.id()) > 0).map(|e| e.source());
+            let next: Vec<NodeIndex> = forward.chain(back).filter(|n| !reached.contains(n)).collect();
+            for node in next {
+                if reached.insert(node) {
+                    open.push(node);
+                }
+            }
+        }
+        (most, reached)
+    }
+}
