@@ -191,7 +191,8 @@ impl<'g, 'f> Former<'g, 'f> {
 
     /// Step 0: see [`super::frontier`].
     fn form_frontiers(&mut self) {
-        for p in (0..self.g.order.len()).rev() {
+        // From the first op: what the earliest value ends in holds what later ones end in.
+        for p in 0..self.g.order.len() {
             let several = self.users[p].iter().any(|u| *u != self.users[p][0]);
             if !several || !self.g.fusable(p) || is_free(&self.g.node(p).op) {
                 continue;

@@ -17,7 +17,7 @@ use frit_ir::{Op, OpClass, ReduceKind};
 use super::former::Graph;
 
 /// Ops between a value and its reductions that are looked at.
-const NEAR: usize = 48;
+const NEAR: usize = 256;
 
 /// A kernel to begin with, by numbers of ops.
 pub(super) struct Frontier {
@@ -40,7 +40,7 @@ pub(super) fn find(g: &Graph<'_>, users: &[Vec<usize>], outside: &[bool], p: usi
                 continue;
             }
             let node = g.node(user);
-            let views = matches!(node.op, Op::Reshape { .. } | Op::Transpose { .. });
+            let views = matches!(node.op, Op::Reshape { .. } | Op::Transpose { .. } | Op::Slice { .. });
             match &node.op {
                 Op::Reduce { kind: ReduceKind::ArgMin | ReduceKind::ArgMax, .. } => return None,
                 Op::Reduce { .. } => {

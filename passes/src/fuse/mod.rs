@@ -59,6 +59,7 @@ use std::collections::BTreeSet;
 use frit_ir::{Function, Module, NodeId, Op, Value};
 
 use crate::manager::{Context, Pass, PassError};
+use crate::simplify::cse::merge_equal;
 pub use append::{Append, append, grown_axis, is_identity};
 use cost::Limits;
 pub use cost::ops as op_cost;
@@ -121,6 +122,10 @@ fn fuse(f: &mut Function, context: &mut Context<'_>) -> Result<(), PassError> {
         }
         let origin = outline.outputs.last().map(|v| f.node(v.node).origin.to_string()).unwrap_or_default();
         let node = outline.add(f).map_err(|source| PassError::Rewrite { pass: "fuse", rule: RULE, origin, source })?;
+        // What was copied to be computed again may stand beside what it was copied from.
+        for region in f.regions_mut(node) {
+            context.required(|context| merge_equal(region, context))?;
+        }
         // Types that were narrowed after their op was made don't follow from it.
         if outline.outputs.iter().enumerate().any(|(result, old)| f.ty(Value { node, result }) != f.ty(*old)) {
             f.remove_op(node);

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use frit_ir::op::infer::TypeError;
-use frit_ir::{Function, Node, NodeId, Numerics, Op, Origin, Value};
+use frit_ir::{Function, Node, NodeId, Numerics, Op, OpClass, Origin, Value};
 
 /// A group as ids of the function.
 pub(super) struct Outline {
@@ -44,7 +44,12 @@ impl Outline {
             }
         }
         let nodes: Vec<&Node> = self.members.iter().map(|id| f.node(*id)).collect();
-        let origin = Origin::merge(nodes.iter().map(|n| &n.origin));
+        // Constants and views may be anybody's.
+        let own = |n: &&&Node| !matches!(n.op.class(), OpClass::Source | OpClass::Movement);
+        let mut origin = Origin::merge(nodes.iter().filter(own).map(|n| &n.origin));
+        if origin.is_empty() {
+            origin = Origin::merge(nodes.iter().map(|n| &n.origin));
+        }
         let numerics = nodes.iter().filter(|n| n.op.takes_numerics()).map(|n| n.numerics).reduce(|a, b| Numerics {
             contract: a.contract && b.contract,
             reassociate: a.reassociate && b.reassociate,

@@ -28,6 +28,7 @@ use super::append::appended;
 use super::cost::{self, is_rare, ops};
 use super::{SPLIT_ABOVE, is_fusable, is_small};
 use crate::manager::{Context, PassError};
+use crate::simplify::dce::remove_dead;
 
 const RULE: &str = "recompute";
 /// What a level must save, in operations: less is not worth longer code.
@@ -43,11 +44,12 @@ pub(super) fn recompute(f: &mut Function, context: &mut Context<'_>) -> Result<(
     for level in 1..=levels.last {
         let Some(cut) = levels.cut(f, level) else { continue };
         if !context.take(RULE) {
-            return Ok(());
+            break;
         }
         levels.apply(f, level, &cut);
     }
-    Ok(())
+    // What all its users compute themselves now.
+    context.required(|context| remove_dead(f, context))
 }
 
 /// Ops by the barriers before them.

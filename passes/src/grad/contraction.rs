@@ -33,27 +33,25 @@ fn dot_side(s: &mut Site<'_>, side: usize, own: Axes<'_>, other: Axes<'_>, accum
     let contracted: Vec<usize> = (others_at..others_at + other_free.len()).collect();
     let o = s.b.cast(o, accumulate)?;
     let batch_axes: Vec<usize> = (0..batch).collect();
-    // In the order of the operands that made the result, so that each keeps its side.
-    let (op, operands, first_free) = if side == 0 {
-        let op = dot(batch_axes, other.0.to_vec(), contracted, other_free, accumulate);
-        (op, [g, o], own_free.clone())
-    } else {
-        let op = dot(other.0.to_vec(), batch_axes, other_free, contracted, accumulate);
-        (op, [o, g], sorted(other.1))
-    };
-    let product = s.op(op, &operands)?;
-    // Free axes of the other operand now are its contracted ones, in ascending order.
+    // The free axes of the other operand are its contracted ones by now, in ascending order.
     let partner = |axis: usize| other.1.iter().position(|&a| a == axis).and_then(|i| own.1.get(i).copied());
     let lost = || Fail::Refused("its contracted axes don't pair up".to_owned());
-    let mut order: Vec<usize> = own.0.to_vec();
-    let contracted = sorted(other.1).into_iter().map(|a| partner(a).ok_or_else(lost)).collect::<Ruled<Vec<_>>>()?;
-    if side == 0 {
-        order.extend(first_free);
-        order.extend(contracted);
+    let paired = sorted(other.1).into_iter().map(|a| partner(a).ok_or_else(lost)).collect::<Ruled<Vec<_>>>()?;
+    // Which axis of the operand each axis of the product is, in either order of the factors.
+    let first: Vec<usize> = own.0.iter().chain(&own_free).chain(&paired).copied().collect();
+    let second: Vec<usize> = own.0.iter().chain(&paired).chain(&own_free).copied().collect();
+    // What needs no transpose; else each keeps its side.
+    let cotangent_first = match (first.is_sorted(), second.is_sorted()) {
+        (true, false) => true,
+        (false, true) => false,
+        (true, true) | (false, false) => side == 0,
+    };
+    let (op, operands, order) = if cotangent_first {
+        (dot(batch_axes, other.0.to_vec(), contracted, other_free, accumulate), [g, o], first)
     } else {
-        order.extend(contracted);
-        order.extend(own_free);
-    }
+        (dot(other.0.to_vec(), batch_axes, other_free, contracted, accumulate), [o, g], second)
+    };
+    let product = s.op(op, &operands)?;
     let mut perm = vec![0; order.len()];
     for (from, &to) in order.iter().enumerate() {
         *perm.get_mut(to).ok_or_else(lost)? = from;

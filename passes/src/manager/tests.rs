@@ -20,6 +20,7 @@ fn doubled() -> Module {
 
 #[test]
 fn every_level_and_its_own_text_are_read() {
+    assert_eq!(of("shape,canonicalize,cse"), "shape,canonicalize,grad,cse");
     for digit in 0..4 {
         let level = Level::from_digit(digit).expect("a level");
         let pipeline = Pipeline::parse(&format!("-O{digit}")).expect("a preset");
@@ -80,11 +81,11 @@ fn canonicalizing_spends_no_fuel() {
 }
 
 #[test]
-fn canonicalize_is_added_where_types_are_known() {
+fn required_passes_are_added_where_types_are_known() {
     let of = |text: &str| Pipeline::parse(text).expect("a pipeline").with_required().to_string();
-    assert_eq!(of("legalize,shape,cse"), "legalize,shape,canonicalize,cse");
-    assert_eq!(of("fuse(max-ops=2)"), "canonicalize,fuse(max-ops=2)");
-    assert_eq!(of("cse,shape"), "canonicalize,cse,shape");
+    assert_eq!(of("legalize,shape,cse"), "legalize,shape,canonicalize,grad,cse");
+    assert_eq!(of("fuse(max-ops=2)"), "canonicalize,grad,fuse(max-ops=2)");
+    assert_eq!(of("cse,shape"), "canonicalize,grad,cse,shape");
     for digit in 0..4 {
         let level = Level::from_digit(digit).expect("a level");
         assert_eq!(of(&format!("O{digit}")), level.pipeline_text());

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 
-use frit_ir::{Function, Module, NodeId, Op, Origin, Value};
+use frit_ir::{Function, Module, NodeId, Op, OpClass, Origin, Value};
 
 use crate::manager::{Context, Pass, PassError};
 
@@ -50,8 +50,11 @@ pub fn merge_equal(f: &mut Function, context: &mut Context<'_>) -> Result<(), Pa
         if !context.take(RULE) {
             return Ok(());
         }
-        let origin = Origin::merge([&f.node(kept).origin, &f.node(id).origin]);
-        f.set_origin(kept, origin);
+        // Of what every op may share, as 0 and 1 and their repetitions, the first says enough.
+        if !matches!(f.node(id).op.class(), OpClass::Source | OpClass::Movement) {
+            let origin = Origin::merge([&f.node(kept).origin, &f.node(id).origin]);
+            f.set_origin(kept, origin);
+        }
         for result in 0..f.node(id).results().len() {
             f.replace_uses(Value { node: id, result }, Value { node: kept, result });
         }

@@ -27,6 +27,7 @@ macro_rules! rule {
     };
 }
 mod arithmetic;
+mod columns;
 mod contraction;
 mod driver;
 mod gather;
@@ -47,6 +48,7 @@ use frit_ir::{Module, NodeId, Numerics, Value};
 
 pub use driver::rewrite;
 pub use scope::Scope;
+use scope::known_product as known_product_of;
 
 use crate::manager::{Context, Pass, PassError};
 
@@ -173,6 +175,7 @@ pub fn rules() -> impl Iterator<Item = &'static Rule> {
         reduction::RULES,
         outward::RULES,
         contraction::RULES,
+        columns::RULES,
     ]
     .into_iter()
     .flatten()
