@@ -10,7 +10,7 @@ use std::hint::black_box;
 use std::io::{BufRead, Write};
 use std::time::{Duration, Instant};
 
-use frit_runtime::library::gemm::{Bias, GemmShape, Layout, Operand, Panels, gemm, gemm_packed};
+use frit_runtime::library::gemm::{Epilogue, GemmShape, Layout, Operand, Panels, gemm, gemm_packed};
 use frit_runtime::pool::Pool;
 
 /// M, K, N.
@@ -97,7 +97,7 @@ impl Case {
             "packed" | "packed_t" => {
                 let panels = if form == "packed" { packed } else { packed_t };
                 let panels = panels.as_ref().ok_or("no kernels for this CPU")?;
-                return Ok(gemm_packed(pool, &shape, left, panels, Bias::None, c, out)?);
+                return Ok(gemm_packed(pool, &shape, left, panels, Epilogue::NONE, c, out)?);
             }
             "plain" => Layout::row_major(*n),
             "plain_t" => transposed(*k),
@@ -113,7 +113,7 @@ impl Case {
             }
             _ => return Err(format!("no form `{form}`; there are {FORMS:?}").into()),
         };
-        Ok(gemm(pool, &shape, left, Operand { data: b, layout: lines }, Bias::None, c, out)?)
+        Ok(gemm(pool, &shape, left, Operand { data: b, layout: lines }, Epilogue::NONE, c, out)?)
     }
 
     /// Nanoseconds of a product, many times over, for about so long.

@@ -70,7 +70,7 @@ macro_rules! numbers {
     )*};
 }
 
-numbers!(u8 u32 u64 i64);
+numbers!(u8 u32 u64 i64 f64);
 
 impl Codec for usize {
     fn write(&self, out: &mut Vec<u8>) {

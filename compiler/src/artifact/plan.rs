@@ -9,8 +9,8 @@ use super::ArtifactError;
 use super::codec::{Codec, Reader, damaged, record, variants};
 use crate::cpu::abi::PhaseCode;
 use crate::plan::{
-    Bind, ConstantId, DimId, Guard, KernelId, LibraryCall, OpCounts, Place, PlanKernel, Port, Program, ProgramId,
-    SequenceOp, Slot, SlotId, State, StateForm, Step,
+    Bind, ConstantId, DimId, Epilogue, Guard, KernelId, LibraryCall, OpCounts, Place, PlanKernel, Port, Program,
+    ProgramId, SequenceOp, Slot, SlotId, State, StateForm, Step,
 };
 
 macro_rules! ids {
@@ -83,6 +83,7 @@ record! {
     Slot { ty, dims, place }
     Program { name, inputs, outputs, symbols, binds, guards, dims, slots, steps, ops, states }
     State { input, output, form }
+    Epilogue { bias, lower, upper }
 }
 
 variants! {
@@ -134,7 +135,7 @@ variants! {
         4 Length;
     }
     LibraryCall {
-        0 MatMul { batch, m, n, k, lhs_transposed, rhs_transposed, lhs_pitch, rhs_pitch, dtype, accumulate };
+        0 MatMul { batch, m, n, k, lhs_transposed, rhs_transposed, lhs_pitch, rhs_pitch, dtype, accumulate, epilogue };
         1 Conv { strides, dilations, low, high, groups };
         2 ConvTranspose { strides, dilations, low, high, output_padding, groups };
         3 Sort { axis, descending };

@@ -5,8 +5,8 @@ use frit_ir::{BinaryOp, Dim, Donation, Function, Numerics, Origin, Param, Tensor
 
 use super::*;
 use crate::cpu::abi::{KernelCode, PhaseCode};
-use crate::plan::StateForm;
 use crate::plan::build::build;
+use crate::plan::{LibraryCall, StateForm, Step};
 
 /// A module with a parameter, a symbolic extent and a nested type, and its plan with stand-in code.
 fn sample() -> (Plan, Module) {
@@ -21,6 +21,26 @@ fn sample() -> (Plan, Module) {
     let z = builder.binary(BinaryOp::Mul, w, w).unwrap();
     f.add_output("y", y);
     f.add_output("z", z);
+    // A product that does what follows it.
+    let ty = |dims: &[usize]| TensorType::known(DType::F32, dims);
+    let (left, right) = (f.add_input("left", ty(&[2, 3])), f.add_input("right", ty(&[3, 4])));
+    let bias = f.add_input("bias", ty(&[4]));
+    let product = frit_ir::Op::DotGeneral {
+        lhs_batch: Vec::new(),
+        rhs_batch: Vec::new(),
+        lhs_contract: vec![1],
+        rhs_contract: vec![0],
+        accumulate: DType::F32,
+    };
+    let product = Builder::new(&mut f, Origin::named("product")).op(product, &[left, right]).unwrap();
+    let mut body = Function::new("");
+    let (sum, row) = (body.add_input("sum", ty(&[2, 4])), body.add_input("row", ty(&[4])));
+    let mut inner = Builder::new(&mut body, Origin::named("bias"));
+    let dims = vec![Dim::from(2usize), Dim::from(4usize)];
+    let row = inner.op(frit_ir::Op::Broadcast { dims, axes: vec![1] }, &[row]).unwrap();
+    let sum = inner.binary(BinaryOp::Add, row, sum).unwrap();
+    body.add_output("y", sum);
+    let fusion = f.add_op(frit_ir::Op::Fusion {}, &[product, bias], vec![body], &Origin::named("bias")).unwrap();
     // State of every form: written in place, appended to, copied.
     let mut donated = Vec::new();
     for (i, name) in ["s", "past", "turned"].into_iter().enumerate() {
@@ -35,9 +55,10 @@ fn sample() -> (Plan, Module) {
                 &[s],
             ),
         };
-        donated.push(Donation { input: 2 + i, output: 2 + i });
+        donated.push(Donation { input: 5 + i, output: 2 + i });
         f.add_output(&format!("next_{name}"), next.unwrap());
     }
+    f.add_output("product", frit_ir::Value { node: fusion, result: 0 });
     f.donations = donated;
     let mut module = Module::of(f);
     let value = Tensor::f32(&[3, 100], &[0.5; 300]).unwrap();
@@ -64,7 +85,15 @@ fn plans_and_modules_round_trip() {
     assert_eq!(artifact.plan.check(), Ok(()));
     assert!(artifact.plan.constants.iter().zip(&plan.constants).all(|(a, b)| a.value == b.value));
     assert_eq!(artifact.mismatch(), None);
-    let states = &artifact.plan.programs[0].states;
+    let program = &artifact.plan.programs[0];
+    let is_followed = |step: &Step| {
+        let Step::Library { call: call @ LibraryCall::MatMul { epilogue, .. }, operands, .. } = step else {
+            return false;
+        };
+        epilogue.bias && operands.len() == 3 && call.name() == "matmul_add"
+    };
+    assert_eq!(program.steps.iter().filter(|s| is_followed(s)).count(), 1, "{:?}", program.steps);
+    let states = &program.states;
     assert!(matches!(states[0].form, StateForm::InPlace { .. }), "{states:?}");
     assert!(matches!(states[1].form, StateForm::Append { axis: 1, .. }), "{states:?}");
     assert!(matches!(&states[2].form, StateForm::Copied { reason } if reason.contains("other elements")));
@@ -90,7 +119,7 @@ fn another_version_is_refused_by_its_number() {
     let (plan, module) = sample();
     let bytes = to_bytes(&plan, &module);
     assert!(bytes.starts_with(MAGIC));
-    for version in *b"0129a" {
+    for version in *b"01239a" {
         let mut other = bytes.clone();
         other[VERSION_AT] = version;
         let error = read(&other).unwrap_err();

@@ -22,6 +22,7 @@ use crate::lower::{Argument, LowerError, Lowered, lower, lower_apart};
 use crate::schedule::Schedule;
 
 mod append;
+mod epilogue;
 mod guards;
 mod inplace;
 mod library;
@@ -30,6 +31,7 @@ mod prepare;
 mod symbols;
 
 use append::Appends;
+use epilogue::Epilogues;
 use lives::lives;
 use prepare::Preparation;
 use symbols::{bind_symbols, bound_by, check_symbols, late_symbols, result_binds};
@@ -232,6 +234,8 @@ pub(super) struct Building {
     late: Vec<Symbol>,
     /// Values that grow in place.
     appends: Appends,
+    /// Products of the function at hand that wait for what follows them.
+    epilogues: Epilogues,
     /// How many bodies are being written out around the op at hand.
     depth: usize,
 }
@@ -247,6 +251,7 @@ impl Building {
             required: HashSet::new(),
             late,
             appends: Appends::default(),
+            epilogues: Epilogues::default(),
             depth: 0,
         }
     }
@@ -375,9 +380,9 @@ impl PlanBuilder<'_> {
         Ok(ProgramId(self.built.plan.programs.len() as u32 - 1))
     }
 
-    /// Steps for every op of a function or of a body that is written out. An op that only mentions a data-dependent
+    /// What [`PlanBuilder::steps`] adds, in order. An op that only mentions a data-dependent
     /// extent waits for the op that finds it, though no value joins them.
-    fn steps(&mut self, b: &mut Building, function: &Function, slots: &mut Slots) -> Result<(), BuildError> {
+    fn steps_in_order(&mut self, b: &mut Building, function: &Function, slots: &mut Slots) -> Result<(), BuildError> {
         let mut waiting = function.toposort().ok_or_else(|| BuildError::Internal("a cycle".to_owned()))?;
         let mut unbound = late_symbols(function);
         if unbound.is_empty() {
@@ -500,6 +505,10 @@ impl PlanBuilder<'_> {
             }
             Op::Fusion {} => {
                 let region = &node.regions()[0];
+                if let Some(following) = b.epilogues.of_fusion(id).cloned() {
+                    b.require_body(region);
+                    return self.product_with(b, f, slots, id, &following);
+                }
                 let mut operands = self.read_all_any(b, f, slots, node.operands())?;
                 let body = b.in_place_reads(region, &mut operands)?;
                 match lower_apart(&body, &kernel_name(region), self.numerics) {
@@ -575,6 +584,7 @@ impl PlanBuilder<'_> {
             Op::SequenceInsert {} => self.sequence(b, f, slots, id, SequenceOp::Insert),
             Op::SequenceErase {} => self.sequence(b, f, slots, id, SequenceOp::Erase),
             Op::SequenceLength {} => self.sequence(b, f, slots, id, SequenceOp::Length),
+            Op::DotGeneral { .. } if b.epilogues.waits(id) => Ok(()),
             Op::DotGeneral { .. }
             | Op::Conv { .. }
             | Op::ConvTranspose { .. }

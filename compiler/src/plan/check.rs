@@ -246,9 +246,10 @@ impl Checker<'_> {
             Step::Library { call, operands, results, .. } => {
                 self.slots(operands.iter().chain(results))?;
                 let counts = match call {
-                    LibraryCall::MatMul { batch, m, n, k, lhs_pitch, rhs_pitch, .. } => {
+                    LibraryCall::MatMul { batch, m, n, k, lhs_pitch, rhs_pitch, epilogue, .. } => {
                         self.dims(batch.iter().chain([m, n, k]).chain(lhs_pitch).chain(rhs_pitch))?;
-                        (2, 1)
+                        ensure(epilogue.is_sound(), || format!("{} has bounds that are none", call.name()))?;
+                        (2 + usize::from(epilogue.bias), 1)
                     }
                     LibraryCall::Conv { .. } | LibraryCall::ConvTranspose { .. } => (2, 1),
                     LibraryCall::Sort { .. } => (1, 2),
@@ -301,7 +302,7 @@ impl Checker<'_> {
 mod tests {
     use frit_ir::{DType, Symbol, TensorType};
 
-    use super::super::{Bind, Port, ProgramId};
+    use super::super::{Bind, Epilogue, Port, ProgramId};
     use super::*;
 
     fn passing() -> Plan {
@@ -373,6 +374,40 @@ mod tests {
             p.states[0].form = StateForm::Append { storage: SlotId(2), axis: 1, capacity: 1, len: DimId(2) };
         });
         broken("its capacity is bound twice", &|p| p.binds.push(Bind { symbol: 1, input: 1, axis: 0 }));
+    }
+
+    #[test]
+    fn products_with_other_operands_or_bounds_are_found() {
+        let with = |operands: usize, epilogue: Epilogue| {
+            let mut plan = passing();
+            let one = DimId(0);
+            let call = LibraryCall::MatMul {
+                batch: Vec::new(),
+                m: one,
+                n: one,
+                k: one,
+                lhs_transposed: false,
+                rhs_transposed: false,
+                lhs_pitch: None,
+                rhs_pitch: None,
+                dtype: DType::F32,
+                accumulate: DType::F32,
+                epilogue,
+            };
+            let (operands, results) = (vec![SlotId(0); operands], vec![SlotId(0)]);
+            plan.programs[0].dims.push(Dim::ONE);
+            plan.programs[0].steps.push(Step::Library { call, operands, results, origin: String::new() });
+            plan.check()
+        };
+        let bounds = |lower, upper| Epilogue { bias: false, lower, upper };
+        assert_eq!(with(2, Epilogue::default()), Ok(()));
+        assert_eq!(with(3, Epilogue { bias: true, ..Epilogue::default() }), Ok(()));
+        assert_eq!(with(2, bounds(Some(-0.0), Some(f64::INFINITY))), Ok(()));
+        assert!(with(2, Epilogue { bias: true, ..Epilogue::default() }).is_err(), "no bias");
+        assert!(with(3, Epilogue::default()).is_err(), "a bias for nothing");
+        assert!(with(2, bounds(Some(f64::NAN), None)).is_err());
+        assert!(with(2, bounds(None, Some(f64::NAN))).is_err());
+        assert!(with(2, bounds(Some(0.0), Some(-0.0))).is_err());
     }
 
     #[test]

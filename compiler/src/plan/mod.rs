@@ -407,10 +407,38 @@ pub enum SequenceOp {
     Length,
 }
 
+/// What a product does to a sum that is complete, each op rounded on its own: a bias, the larger of that and a lower
+/// bound, the smaller of that and an upper one.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Epilogue {
+    /// A third operand, an element for each column, is added.
+    pub bias: bool,
+    /// The core op `max` with this.
+    pub lower: Option<f64>,
+    /// The core op `min` with this.
+    pub upper: Option<f64>,
+}
+
+impl Epilogue {
+    /// Whether the library has these bounds: no NaN, and no upper one of -0, which would only change a sign.
+    pub fn is_sound(&self) -> bool {
+        let zero = self.upper.is_some_and(|upper| upper == 0.0 && upper.is_sign_negative());
+        !zero && self.lower.iter().chain(&self.upper).all(|bound| !bound.is_nan())
+    }
+
+    /// Its ops, by their words.
+    pub fn ops(&self) -> impl Iterator<Item = &'static str> {
+        let Epilogue { bias, lower, upper } = self;
+        let ops = [(*bias, "add"), (lower.is_some(), "max"), (upper.is_some(), "min")];
+        ops.into_iter().filter_map(|(is, word)| is.then_some(word))
+    }
+}
+
 /// What the library is asked to do. Operands are dense and row-major unless strides say otherwise.
 #[derive(Clone, Debug, PartialEq)]
 pub enum LibraryCall {
-    /// `out[b.., m, n] = sum over k of a[b.., m, k] b[b.., k, n]`, a and b of `dtype`, sums of `accumulate`.
+    /// `out[b.., m, n] = sum over k of a[b.., m, k] b[b.., k, n]`, a and b of `dtype`, sums of `accumulate`; then what the
+    /// epilogue says.
     MatMul {
         /// Batch extents.
         batch: Vec<DimId>,
@@ -432,6 +460,8 @@ pub enum LibraryCall {
         dtype: DType,
         /// Element type of sums and result.
         accumulate: DType,
+        /// What is done to each element before it is stored.
+        epilogue: Epilogue,
     },
     /// The core op `conv` (f32): x, w -> out.
     Conv {
@@ -479,7 +509,18 @@ impl LibraryCall {
     /// Its name in profiles.
     pub fn name(&self) -> &'static str {
         match self {
-            LibraryCall::MatMul { .. } => "matmul",
+            LibraryCall::MatMul { epilogue: Epilogue { bias, lower, upper }, .. } => {
+                match (bias, lower.is_some(), upper.is_some()) {
+                    (false, false, false) => "matmul",
+                    (false, true, false) => "matmul_max",
+                    (false, false, true) => "matmul_min",
+                    (false, true, true) => "matmul_max_min",
+                    (true, false, false) => "matmul_add",
+                    (true, true, false) => "matmul_add_max",
+                    (true, false, true) => "matmul_add_min",
+                    (true, true, true) => "matmul_add_max_min",
+                }
+            }
             LibraryCall::Conv { .. } => "conv",
             LibraryCall::ConvTranspose { .. } => "conv_transpose",
             LibraryCall::Sort { .. } => "sort",

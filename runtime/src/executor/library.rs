@@ -11,7 +11,7 @@ use super::packed::PackedKey;
 use super::{At, Run, overlap, reserve};
 use crate::library::LibraryError;
 use crate::library::conv::{Channels, Conv, MAX_SPATIAL, Window};
-use crate::library::gemm::{Bias, Float, GemmShape, Layout, Operand, gemm};
+use crate::library::gemm::{Bias, Clamp, Epilogue, Float, GemmShape, Layout, Operand, gemm};
 use crate::library::sort::{Direction, Lines, SortKey, sort};
 use crate::session::RunError;
 
@@ -63,7 +63,7 @@ impl Run<'_> {
         if let LibraryCall::Concat { axis } = call {
             return self.concat(at, *axis, operands, results, origin);
         }
-        let mut reads = [Region::default(); 2];
+        let mut reads = [Region::default(); 3];
         for (region, slot) in reads.iter_mut().zip(operands) {
             *region = at.region(*slot, self.limit)?;
         }
@@ -176,7 +176,9 @@ impl Run<'_> {
         mut views: Views<'_>,
         origin: &str,
     ) -> Result<(), RunError> {
-        let LibraryCall::MatMul { batch, m, n, k, lhs_transposed, rhs_transposed, lhs_pitch, rhs_pitch, .. } = call
+        let LibraryCall::MatMul {
+            batch, m, n, k, lhs_transposed, rhs_transposed, lhs_pitch, rhs_pitch, epilogue, ..
+        } = call
         else {
             return Err(mistyped(origin));
         };
@@ -198,18 +200,24 @@ impl Run<'_> {
         let (Some(a), Some(b), Some(c)) = (views.read::<T>(0), views.read::<T>(1), views.write::<T>(0)) else {
             return Err(mistyped(origin));
         };
+        let bias = match epilogue.bias {
+            true => Bias::PerColumn(views.read::<T>(2).ok_or_else(|| mistyped(origin))?),
+            false => Bias::None,
+        };
+        let clamp = Clamp::new(epilogue.lower.map(T::of), epilogue.upper.map(T::of)).ok_or_else(|| mistyped(origin))?;
+        let after = Epilogue { bias, clamp };
         let (shape, pool) = (GemmShape { batch: &batch, m, n, k }, self.pool);
         let refused = |source| RunError::Library { origin: origin.to_owned(), source };
         let a = Operand { data: a, layout: Layout { batch: &a_batch, ..Layout::matrix(m, k, *lhs_transposed) } };
         // Panels are f32: the views of another type give no such slices.
         let key = PackedKey { address: b.as_ptr().addr(), transposed: *rhs_transposed, matrices, k, n };
         if let Some(panels) = self.model.packed.find(&key)
-            && let Some(done) = T::packed(pool, &shape, a, panels, c, c_layout)
+            && let Some(done) = T::packed(pool, &shape, a, panels, after, c, c_layout)
         {
             return done.map_err(refused);
         }
         let b = Operand { data: b, layout: Layout { batch: &b_batch, ..Layout::matrix(k, n, *rhs_transposed) } };
-        gemm(pool, &shape, a, b, Bias::None, c, c_layout).map_err(refused)
+        gemm(pool, &shape, a, b, after, c, c_layout).map_err(refused)
     }
 
     fn sort<T: SortKey + Element>(&self, call: SortCall<'_>, mut views: Views<'_>) -> Result<(), RunError> {

@@ -5,6 +5,7 @@
 mod columns;
 mod conformance;
 mod domain;
+mod epilogues;
 mod export;
 mod faults;
 mod filetests;

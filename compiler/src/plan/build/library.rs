@@ -8,7 +8,8 @@ use frit_ir::op::infer::TypeError;
 use frit_ir::{BinaryOp, DType, Dim, Function, NodeId, Op, Origin, TensorType, Value, ValueType};
 use frit_passes::fuse::MOST_PIECES;
 
-use super::super::{DimId, LibraryCall, SlotId, Step};
+use super::super::{DimId, Epilogue, LibraryCall, OpCounts, Place, SlotId, Step};
+use super::epilogue::{Bias, Following};
 use super::{BuildError, Building, PlanBuilder, Slots, count_ops};
 use crate::lower::lower;
 
@@ -34,29 +35,11 @@ impl PlanBuilder<'_> {
         let Some(first) = node.operands().first().and_then(|v| f.ty(*v).tensor()) else { return Ok(false) };
         let dtype = first.dtype;
         let call = match &node.op {
-            Op::DotGeneral { lhs_batch, rhs_batch, lhs_contract, rhs_contract, accumulate } => {
-                let right = f.ty(node.operands()[1]).tensor().map(|t| t.dtype);
-                if right != Some(dtype) || !multiplies(dtype, *accumulate) {
-                    return Ok(false);
-                }
-                let (lhs, rhs) = (node.operands()[0], node.operands()[1]);
-                let left = self.matrix(b, f, slots, (lhs, lhs_batch, lhs_contract), false, &node.origin)?;
-                let right = self.matrix(b, f, slots, (rhs, rhs_batch, rhs_contract), true, &node.origin)?;
-                let (lhs, rhs) = (tensor(f, lhs)?, tensor(f, rhs)?);
-                let batch: Vec<DimId> = lhs_batch.iter().map(|&a| b.dim(&lhs.dims[a])).collect();
-                let call = LibraryCall::MatMul {
-                    batch,
-                    m: b.dim(&Dim::product(&free(lhs, lhs_batch, lhs_contract))),
-                    n: b.dim(&Dim::product(&free(rhs, rhs_batch, rhs_contract))),
-                    k: b.dim(&Dim::product(lhs_contract.iter().map(|&a| &lhs.dims[a]))),
-                    lhs_transposed: left.contract_first,
-                    rhs_transposed: !right.contract_first,
-                    lhs_pitch: left.pitch,
-                    rhs_pitch: right.pitch,
-                    dtype,
-                    accumulate: *accumulate,
+            Op::DotGeneral { .. } => {
+                return match self.product(b, f, slots, id)? {
+                    Some((call, operands)) => self.call(b, f, slots, id, call, operands),
+                    None => Ok(false),
                 };
-                return self.call(b, f, slots, id, call, vec![left.slot, right.slot]);
             }
             Op::Conv { strides, dilations, low, high, groups } if dtype == DType::F32 => LibraryCall::Conv {
                 strides: strides.clone(),
@@ -87,6 +70,78 @@ impl PlanBuilder<'_> {
         };
         let operands = self.read_all(b, f, slots, node.operands())?;
         self.call(b, f, slots, id, call, operands)
+    }
+
+    /// The call for a product, and its operands; `None` when the library does not compute it.
+    fn product(
+        &mut self,
+        b: &mut Building,
+        f: &Function,
+        slots: &Slots,
+        id: NodeId,
+    ) -> Result<Option<(LibraryCall, Vec<SlotId>)>, BuildError> {
+        let node = f.node(id);
+        let Op::DotGeneral { lhs_batch, rhs_batch, lhs_contract, rhs_contract, accumulate } = &node.op else {
+            return Ok(None);
+        };
+        if !is_library_product(f, id) {
+            return Ok(None);
+        }
+        let (lhs, rhs) = (node.operands()[0], node.operands()[1]);
+        let left = self.matrix(b, f, slots, (lhs, lhs_batch, lhs_contract), false, &node.origin)?;
+        let right = self.matrix(b, f, slots, (rhs, rhs_batch, rhs_contract), true, &node.origin)?;
+        let (lhs, rhs) = (tensor(f, lhs)?, tensor(f, rhs)?);
+        let batch: Vec<DimId> = lhs_batch.iter().map(|&a| b.dim(&lhs.dims[a])).collect();
+        let call = LibraryCall::MatMul {
+            batch,
+            m: b.dim(&Dim::product(&free(lhs, lhs_batch, lhs_contract))),
+            n: b.dim(&Dim::product(&free(rhs, rhs_batch, rhs_contract))),
+            k: b.dim(&Dim::product(lhs_contract.iter().map(|&a| &lhs.dims[a]))),
+            lhs_transposed: left.contract_first,
+            rhs_transposed: !right.contract_first,
+            lhs_pitch: left.pitch,
+            rhs_pitch: right.pitch,
+            dtype: lhs.dtype,
+            accumulate: *accumulate,
+            epilogue: Epilogue::default(),
+        };
+        Ok(Some((call, vec![left.slot, right.slot])))
+    }
+
+    /// A product in the place of the fusion that follows it, whose ops it does.
+    pub(super) fn product_with(
+        &mut self,
+        b: &mut Building,
+        f: &Function,
+        slots: &mut Slots,
+        fusion: NodeId,
+        following: &Following,
+    ) -> Result<(), BuildError> {
+        let Following { product, bias, epilogue: what } = following;
+        let Some((mut call, mut operands)) = self.product(b, f, slots, *product)? else {
+            return Err(BuildError::Internal("a product that waited is none of the library's".to_owned()));
+        };
+        if let LibraryCall::MatMul { epilogue, .. } = &mut call {
+            *epilogue = *what;
+        }
+        match bias {
+            None => {}
+            Some(Bias::Value(value)) => operands.push(self.read(b, f, slots, *value)?),
+            Some(Bias::Constant(tensor)) => {
+                let constant = self.constant("", tensor);
+                operands.push(b.slot_at(&tensor.ty().into(), Place::Constant(constant)));
+            }
+        }
+        let node = f.node(fusion);
+        let results = self.new_results(b, node, fusion, slots);
+        let region = &node.regions()[0];
+        // Constants that the fusion has taken in name every op that shares them.
+        let does = region.nodes().into_iter().map(|id| region.node(id)).filter(|n| matches!(n.op, Op::Binary(_)));
+        let origin = Origin::merge(std::iter::once(&f.node(*product).origin).chain(does.map(|n| &n.origin)));
+        b.push(Step::Library { call, operands, results, origin: origin.to_string() });
+        let OpCounts { generated, view, .. } = count_ops(region).counts;
+        b.program.ops += OpCounts { library: 1 + generated, view, ..OpCounts::default() };
+        Ok(())
     }
 
     fn call(
@@ -184,6 +239,24 @@ impl PlanBuilder<'_> {
         self.kernel(b, lowered, &operands, &[target], ops, origin)?;
         Ok(Matrix { slot: target, contract_first, pitch: None })
     }
+}
+
+/// Whether an op is a product that the library computes.
+pub(super) fn is_library_product(f: &Function, id: NodeId) -> bool {
+    let node = f.node(id);
+    let Op::DotGeneral { accumulate, .. } = &node.op else { return false };
+    let mut dtypes = node.operands().iter().map(|v| f.ty(*v).tensor().map(|t| t.dtype));
+    match (dtypes.next().flatten(), dtypes.next().flatten()) {
+        (Some(left), Some(right)) => left == right && multiplies(left, *accumulate),
+        _ => false,
+    }
+}
+
+/// How many of a product's last axes are the columns.
+pub(super) fn free_count(f: &Function, id: NodeId) -> Option<usize> {
+    let node = f.node(id);
+    let Op::DotGeneral { rhs_batch, rhs_contract, .. } = &node.op else { return None };
+    f.ty(*node.operands().get(1)?).tensor()?.rank().checked_sub(rhs_batch.len() + rhs_contract.len())
 }
 
 /// Whether the library multiplies this type into that sum.

@@ -13,7 +13,7 @@ use frit_compiler::cost::count::{Touched, Work, count};
 use frit_compiler::cost::{Estimate, Rates, at_work};
 use frit_compiler::kernel::expand::expand;
 use frit_compiler::plan::build::{KernelSource, Part};
-use frit_compiler::plan::{LibraryCall, Place, Plan, Program, SlotId, Step};
+use frit_compiler::plan::{DimId, LibraryCall, Place, Plan, Program, SlotId, Step};
 use frit_ir::Symbol;
 use frit_runtime::Context;
 use frit_runtime::compile::Compiled;
@@ -259,9 +259,10 @@ fn library_flops(
         program.dims.get(id.index())?.eval(extents).map(|n| n as f64)
     };
     match (call, operands, results) {
-        (LibraryCall::MatMul { batch, m, n, k, .. }, ..) => {
-            let dims = batch.iter().chain([m, n, k]).map(|d| program.dims.get(d.index())?.eval(extents));
-            dims.map(|d| d.map(|n| n as f64)).product::<Option<f64>>().map(|n| 2.0 * n)
+        (LibraryCall::MatMul { batch, m, n, k, epilogue, .. }, ..) => {
+            let extent = |d: &DimId| program.dims.get(d.index())?.eval(extents).map(|n| n as f64);
+            let results = batch.iter().chain([m, n]).map(extent).product::<Option<f64>>()?;
+            Some(results * (2.0 * extent(k)? + epilogue.ops().count() as f64))
         }
         (LibraryCall::Conv { .. }, [_, w, ..], [y, ..]) => {
             let each = elements(program, *w, extents)? / first_extent(*w)?.max(1.0);
@@ -331,6 +332,9 @@ fn row(plan: &Plan, program: &Program, i: usize, step: &Step, sources: &[KernelS
         }
         Step::Library { call, origin, .. } => {
             add_nodes(&mut nodes, origin);
+            if let LibraryCall::MatMul { epilogue, .. } = call {
+                ops.extend(epilogue.ops().map(|op| (op, 1)));
+            }
             (call.name().to_owned(), Kind::Library)
         }
         Step::Compact { .. } => ("compact".to_owned(), Kind::Host),

@@ -18,7 +18,7 @@ mod tests;
 
 pub use geometry::{MAX_SPATIAL, Window};
 
-use super::gemm::{Bias, Layout, product};
+use super::gemm::{Bias, Epilogue, Layout, product};
 use super::grid::{Batched, Extents, Grid, MatView, Slots, Tile, run_grid};
 use super::simd::{Job, Simd, dispatch};
 use super::{LibraryError, expect_len, volume};
@@ -251,13 +251,13 @@ impl Work<'_> {
     ) {
         let conv = self.conv;
         let depth = conv.group_in * conv.taps;
-        let bias = bias.map_or(Bias::None, Bias::PerRow);
+        let after = Epilogue::from(bias.map_or(Bias::None, Bias::PerRow));
         let Some(w) = MatView::row_major(w, conv.group_out, depth, depth) else {
             return;
         };
         let w = w.row_range(tile.rows.clone());
         if conv.geometry.is_pointwise() {
-            return product(&w, &x.col_range(tile.cols.clone()), &bias, tile);
+            return product(&w, &x.col_range(tile.cols.clone()), &after, tile);
         }
         let columns = tile.cols.len();
         let rows = (0..conv.group_in).flat_map(|channel| (0..conv.taps).map(move |tap| (channel, tap)));
@@ -267,7 +267,7 @@ impl Work<'_> {
             }
         }
         if let Some(matrix) = MatView::row_major(scratch, depth, columns, columns) {
-            product(&w, &matrix, &bias, tile);
+            product(&w, &matrix, &after, tile);
         }
     }
 
@@ -293,7 +293,7 @@ impl Work<'_> {
             let Some(mut columns) = Tile::over(scratch, channels.len() * conv.taps, run.len()) else {
                 return;
             };
-            product(&w, &x.col_range(run.clone()), &Bias::None, &mut columns);
+            product(&w, &x.col_range(run.clone()), &Epilogue::NONE, &mut columns);
             for (index, line) in scratch.chunks_exact(run.len()).take(channels.len() * conv.taps).enumerate() {
                 if let Some(image) = tile.row(index / conv.taps) {
                     conv.scatter(line, index % conv.taps, run.clone(), image);

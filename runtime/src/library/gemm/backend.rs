@@ -6,36 +6,60 @@
 
 use super::blocks::{Rhs, multiply};
 use super::kernels::Kernels;
-use super::{Bias, GemmShape, Layout, Operand, Panels, gemm_packed, packed_first};
+use super::{Epilogue, GemmShape, Layout, Operand, Panels, gemm_packed, packed_first};
 use crate::library::LibraryError;
 use crate::library::grid::{Batched, MatView, Tile};
 use crate::pool::Pool;
 use std::ops::Add;
 
 /// Element types of float products: f32 and f64.
-pub trait Float: Copy + Send + Sync + Add<Output = Self> + sealed::Kernels {
+pub trait Float: Copy + Send + Sync + PartialOrd + Add<Output = Self> + sealed::Kernels {
     /// Zero.
     const ZERO: Self;
+    /// What changes nothing when it is added.
+    const NEG_ZERO: Self;
+    /// Above everything.
+    const INFINITY: Self;
+    /// Below everything.
+    const NEG_INFINITY: Self;
+
+    /// Whether it is -0.
+    fn is_negative_zero(self) -> bool;
+    /// The nearest one.
+    fn of(number: f64) -> Self;
 }
 
-impl Float for f32 {
-    const ZERO: f32 = 0.0;
+macro_rules! floats {
+    ($($ty:ident)*) => {$(
+        impl Float for $ty {
+            const ZERO: $ty = 0.0;
+            const NEG_ZERO: $ty = -0.0;
+            const INFINITY: $ty = $ty::INFINITY;
+            const NEG_INFINITY: $ty = $ty::NEG_INFINITY;
+
+            fn is_negative_zero(self) -> bool {
+                self == 0.0 && self.is_sign_negative()
+            }
+
+            fn of(number: f64) -> $ty {
+                number as $ty
+            }
+        }
+    )*};
 }
 
-impl Float for f64 {
-    const ZERO: f64 = 0.0;
-}
+floats!(f32 f64);
 
 pub(crate) mod sealed {
     //! What computes a tile, for each element type.
-    use super::{Batched, Bias, GemmShape, Layout, LibraryError, Operand, Panels, Pool, gemm_packed, packed_first};
+    use super::{Batched, Epilogue, GemmShape, Layout, LibraryError, Operand, Panels, Pool, gemm_packed, packed_first};
     use super::{Kernels as Own, MatView, Rhs, Tile, general, multiply};
 
-    /// `tile = a b`. Sealed: nobody outside can name or call it, so its types stay private.
+    /// `tile = a b`, then the epilogue. Sealed: nobody outside can name or call it, so its types stay private.
     #[allow(private_interfaces)]
     pub trait Kernels: Sized {
         /// Computes the tile.
-        fn product(a: &MatView<'_, Self>, b: &MatView<'_, Self>, tile: &mut Tile<'_, Self>);
+        fn product(a: &MatView<'_, Self>, b: &MatView<'_, Self>, after: &Epilogue<'_, Self>, tile: &mut Tile<'_, Self>);
 
         /// The whole product where a B that is not packed is packed first, if it is worth it.
         fn packed_first(
@@ -43,7 +67,7 @@ pub(crate) mod sealed {
             _shape: &GemmShape<'_>,
             _a: &Batched<'_, Self>,
             _b: &Batched<'_, Self>,
-            _bias: Bias<'_, Self>,
+            _after: Epilogue<'_, Self>,
             _c: &mut [Self],
             _layout: Layout<'_>,
         ) -> Option<Result<(), LibraryError>> {
@@ -56,6 +80,7 @@ pub(crate) mod sealed {
             _shape: &GemmShape<'_>,
             _a: Operand<'_, Self>,
             _b: &Panels,
+            _after: Epilogue<'_, Self>,
             _c: &mut [Self],
             _layout: Layout<'_>,
         ) -> Option<Result<(), LibraryError>> {
@@ -65,10 +90,11 @@ pub(crate) mod sealed {
 
     #[allow(private_interfaces)] // As above.
     impl Kernels for f32 {
-        fn product(a: &MatView<'_, f32>, b: &MatView<'_, f32>, tile: &mut Tile<'_, f32>) {
+        fn product(a: &MatView<'_, f32>, b: &MatView<'_, f32>, after: &Epilogue<'_, f32>, tile: &mut Tile<'_, f32>) {
             let own = Own::detect();
-            if !own.is_some_and(|kernels| multiply(kernels, a, Rhs::View(*b), tile)) {
+            if !own.is_some_and(|kernels| multiply(kernels, a, Rhs::View(*b), after, tile)) {
                 general(1.0, 0.0, a, b, tile);
+                after.apply(tile);
             }
         }
 
@@ -77,11 +103,11 @@ pub(crate) mod sealed {
             shape: &GemmShape<'_>,
             a: &Batched<'_, f32>,
             b: &Batched<'_, f32>,
-            bias: Bias<'_, f32>,
+            after: Epilogue<'_, f32>,
             c: &mut [f32],
             layout: Layout<'_>,
         ) -> Option<Result<(), LibraryError>> {
-            packed_first(pool, shape, a, b, bias, c, layout)
+            packed_first(pool, shape, a, b, after, c, layout)
         }
 
         fn packed(
@@ -89,17 +115,19 @@ pub(crate) mod sealed {
             shape: &GemmShape<'_>,
             a: Operand<'_, f32>,
             b: &Panels,
+            after: Epilogue<'_, f32>,
             c: &mut [f32],
             layout: Layout<'_>,
         ) -> Option<Result<(), LibraryError>> {
-            Some(gemm_packed(pool, shape, a, b, Bias::None, c, layout))
+            Some(gemm_packed(pool, shape, a, b, after, c, layout))
         }
     }
 
     #[allow(private_interfaces)] // As above.
     impl Kernels for f64 {
-        fn product(a: &MatView<'_, f64>, b: &MatView<'_, f64>, tile: &mut Tile<'_, f64>) {
+        fn product(a: &MatView<'_, f64>, b: &MatView<'_, f64>, after: &Epilogue<'_, f64>, tile: &mut Tile<'_, f64>) {
             general(1.0, 0.0, a, b, tile);
+            after.apply(tile);
         }
     }
 }

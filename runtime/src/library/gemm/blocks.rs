@@ -14,7 +14,8 @@
 
 use std::cell::RefCell;
 
-use super::kernels::{Block, Kernels, Part};
+use super::Epilogue;
+use super::kernels::{Block, Finish, Kernels, Part};
 use super::panels::{Memory, Panels};
 use crate::library::grid::{MatView, Tile};
 
@@ -76,6 +77,8 @@ struct Product {
     b: Form,
     c: *mut f32,
     c_row: isize,
+    /// What is done to an element that is complete.
+    finish: Option<Finish>,
 }
 
 struct Scratch {
@@ -95,8 +98,14 @@ impl Scratch {
     }
 }
 
-/// `tile = a b`; `a` holds the tile's rows, `b` its columns.
-pub(super) fn multiply(kernels: &Kernels, a: &MatView<'_, f32>, b: Rhs<'_>, tile: &mut Tile<'_, f32>) -> bool {
+/// `tile = a b`, then what `after` says; `a` holds the tile's rows, `b` its columns.
+pub(super) fn multiply(
+    kernels: &Kernels,
+    a: &MatView<'_, f32>,
+    b: Rhs<'_>,
+    after: &Epilogue<'_, f32>,
+    tile: &mut Tile<'_, f32>,
+) -> bool {
     let (m, n, k) = (tile.rows.len(), tile.cols.len(), a.cols());
     assert!(a.rows() == m && k > 0, "views that fit the tile");
     let (form, swapped) = match b {
@@ -109,15 +118,17 @@ pub(super) fn multiply(kernels: &Kernels, a: &MatView<'_, f32>, b: Rhs<'_>, tile
             (Some(Form::Panels { b: packed.as_ptr(), depth: k }), None)
         }
     };
+    let finish = after.finish(tile);
     let c = tile.as_mut_ptr();
     // A single column is a row of the transposed product, where kernels are as wide as they can be.
     let across = n == 1 && m > 1 && tile.row_stride == 1 && swapped.is_some();
     let product = if let (Some(b), false, true) = (form, across, tile.col_stride == 1 || n == 1) {
         let (a_row, a_step) = (a.row_stride, a.col_stride);
-        Product { m, n, k, a: a.as_ptr(), a_row, a_step, b, c, c_row: tile.row_stride }
+        Product { m, n, k, a: a.as_ptr(), a_row, a_step, b, c, c_row: tile.row_stride, finish }
     } else if let (Some(form), Rhs::View(b), true) = (swapped, b, tile.row_stride == 1 || m == 1) {
         let (a_row, a_step) = (b.col_stride, b.row_stride);
-        Product { m: n, n: m, k, a: b.as_ptr(), a_row, a_step, b: form, c, c_row: tile.col_stride }
+        let finish = finish.map(Finish::transposed);
+        Product { m: n, n: m, k, a: b.as_ptr(), a_row, a_step, b: form, c, c_row: tile.col_stride, finish }
     } else {
         return false;
     };
@@ -192,7 +203,8 @@ impl Product {
             return (0..self.n).step_by(wide).all(|col| {
                 let b = Form::Columns { b: b.wrapping_offset(col as isize * step), step, far };
                 let n = wide.min(self.n - col);
-                Product { n, b, c: self.c.wrapping_add(col), ..*self }.run(kernels, scratch)
+                let finish = self.finish.map(|finish| finish.from(0, col));
+                Product { n, b, c: self.c.wrapping_add(col), finish, ..*self }.run(kernels, scratch)
             });
         }
         let (in_place, copies_a) = (self.in_place(kernels), self.copies_a(kernels));
@@ -275,6 +287,8 @@ impl Strip<'_> {
     fn run(&self, copied: &mut [f32], scratch: &mut [f32]) {
         let Strip { product, kernels, begin, depth, .. } = *self;
         let Product { a, a_row, a_step, c, c_row, .. } = *product;
+        // Only the last part of the depth completes a sum.
+        let finish = product.finish.as_ref().filter(|_| begin + depth == product.k);
         if let Some(copy) = &self.copy {
             self.copy_a(copy, copied);
         }
@@ -303,11 +317,12 @@ impl Strip<'_> {
                 let (fetch, fetch_step) = if index == 0 { (b.fetch, b.fetch_step) } else { (b.b, b.b_step) };
                 let from_zero = begin == 0;
                 let block = Block { depth, a, a_row, a_step, c, c_row, cols, fetch, fetch_step, from_zero, ..b };
-                // SAFETY: rows, columns and depth are within the product's, whose views and tile were checked against
-                // their slices and fit each other; copied operands hold what `copy_a` and `panel` put there. The
+                let here = finish.map(|finish| finish.from(row, col));
+                // SAFETY: rows, columns and depth are within the product's, whose views, tile and bias were checked
+                // against their slices and fit each other; copied operands hold what `copy_a` and `panel` put there. The
                 // tile is borrowed mutably, so nothing else uses C. `rows` is at most the kernels', and there are at
                 // most `at_once` panels; `in_place` has made sure that B has whole vectors where they are read.
-                unsafe { kernels.run(rows, &block) }
+                unsafe { kernels.run(rows, &block, here.as_ref()) }
                 (index, row) = (index + 1, row + rows);
             }
             col += cols;

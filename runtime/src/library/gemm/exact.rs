@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::blocks::{Rhs, multiply};
 use super::kernels::Kernels;
 use super::*;
-use crate::library::grid::Extents;
+use crate::library::grid::{Extents, MatView};
 
 /// Elements that end where a protected page begins, or begin where one ends.
 struct Guarded {
@@ -81,6 +81,64 @@ struct Forms {
     packed: bool,
     at_end: bool,
     special: bool,
+    after: After,
+}
+
+/// What follows the product.
+#[derive(Clone, Copy, Debug)]
+struct After {
+    /// 0: no bias, 1: one for each row, 2: one for each column.
+    bias: usize,
+    lower: Option<f32>,
+    upper: Option<f32>,
+}
+
+/// The core op `max`: NaN when either is, -0 below +0.
+fn larger(a: f32, b: f32) -> f32 {
+    if a.is_nan() || b.is_nan() {
+        f32::NAN
+    } else if a == b {
+        if a.is_sign_negative() { b } else { a }
+    } else if a > b {
+        a
+    } else {
+        b
+    }
+}
+
+/// The core op `min`.
+fn smaller(a: f32, b: f32) -> f32 {
+    -larger(-a, -b)
+}
+
+impl After {
+    fn clamp(&self) -> Clamp<f32> {
+        Clamp::new(self.lower, self.upper).unwrap()
+    }
+
+    fn epilogue<'b>(&self, bias: &'b [f32]) -> Epilogue<'b, f32> {
+        let bias = [Bias::None, Bias::PerRow(bias), Bias::PerColumn(bias)][self.bias];
+        Epilogue { bias, clamp: self.clamp() }
+    }
+
+    /// Elements of the bias.
+    fn len(&self, m: usize, n: usize) -> usize {
+        [0, m, n][self.bias]
+    }
+
+    /// What the ops after the product give, one after the other.
+    fn expected(&self, sum: f32, bias: &[f32], row: usize, col: usize) -> f32 {
+        let value = if self.bias == 0 { sum } else { sum + bias[[0, row, col][self.bias]] };
+        let value = self.lower.map_or(value, |lower| larger(value, lower));
+        self.upper.map_or(value, |upper| smaller(value, upper))
+    }
+}
+
+fn after() -> impl Strategy<Value = After> {
+    let lower = [None, Some(0.0), Some(-0.0), Some(-0.5), Some(0.25), Some(f32::INFINITY)];
+    let upper = [None, Some(0.0), Some(0.5), Some(-0.25), Some(6.0), Some(f32::NEG_INFINITY)];
+    let (lower, upper) = (prop::sample::select(lower.to_vec()), prop::sample::select(upper.to_vec()));
+    (0_usize..3, lower, upper).prop_map(|(bias, lower, upper)| After { bias, lower, upper })
 }
 
 /// A layout with a gap behind every line but the last.
@@ -106,6 +164,8 @@ fn check(kernels: &'static Kernels, (m, n, k): (usize, usize, usize), forms: For
     let (c_layout, c_len) = lines(m, n, forms.c_transposed, gap);
     let a = Guarded::new(&values(a_len, seed, forms.special), forms.at_end);
     let b = Guarded::new(&values(b_len, seed + 1, forms.special), forms.at_end);
+    let bias = Guarded::new(&values(forms.after.len(m, n), seed + 2, forms.special), forms.at_end);
+    let after = forms.after.epilogue(bias.values());
     // A marked NaN tells what was not written.
     let mark = f32::from_bits(0x7fc1_2345);
     let mut c = Guarded::new(&vec![mark; c_len], forms.at_end);
@@ -122,7 +182,7 @@ fn check(kernels: &'static Kernels, (m, n, k): (usize, usize, usize), forms: For
             Some(panels) => Rhs::Packed { panels, matrix: 0, first: 0 },
             None => Rhs::View(b_view),
         };
-        done.store(multiply(kernels, &a_view, rhs, &mut tile), Ordering::Relaxed);
+        done.store(multiply(kernels, &a_view, rhs, &after, &mut tile), Ordering::Relaxed);
     })
     .unwrap();
     assert!(done.into_inner(), "{m} {n} {k} {forms:?} is refused");
@@ -137,10 +197,11 @@ fn check(kernels: &'static Kernels, (m, n, k): (usize, usize, usize), forms: For
             }
             let place = at(&c_layout, row, col);
             let found = c.values()[place];
-            assert!(same(found, chain), "({row}, {col}) of {m} {n} {k} {forms:?}: {found} for {chain}");
+            let expected = forms.after.expected(chain, bias.values(), row, col);
+            assert!(same(found, expected), "({row}, {col}) of {m} {n} {k} {forms:?}: {found} for {expected}");
             let bound = (k + 1) as f64 * f64::from(f32::EPSILON) * size;
-            let close = (f64::from(found) - sum).abs() <= bound || !sum.is_finite() && same(found, sum as f32);
-            assert!(close, "({row}, {col}) of {m} {n} {k} {forms:?}: {found} for {sum}");
+            let close = (f64::from(chain) - sum).abs() <= bound || !sum.is_finite() && same(chain, sum as f32);
+            assert!(close, "({row}, {col}) of {m} {n} {k} {forms:?}: {chain} for {sum}");
             c.values_mut()[place] = mark;
         }
     }
@@ -148,14 +209,15 @@ fn check(kernels: &'static Kernels, (m, n, k): (usize, usize, usize), forms: For
 }
 
 fn forms() -> impl Strategy<Value = Forms> {
-    prop::array::uniform6(any::<bool>()).prop_map(
-        |[a_transposed, b_transposed, c_transposed, packed, at_end, special]| Forms {
+    (prop::array::uniform6(any::<bool>()), after()).prop_map(
+        |([a_transposed, b_transposed, c_transposed, packed, at_end, special], after)| Forms {
             a_transposed,
             b_transposed,
             c_transposed,
             packed,
             at_end,
             special,
+            after,
         },
     )
 }
@@ -222,11 +284,11 @@ fn cuts_and_forms_change_no_bit() {
             let pool = Pool::new(threads);
             for operand in [plain, turned] {
                 let mut c = vec![f32::NAN; m * n];
-                gemm(&pool, &shape, left, operand, Bias::None, &mut c, Layout::row_major(n)).unwrap();
+                gemm(&pool, &shape, left, operand, Epilogue::NONE, &mut c, Layout::row_major(n)).unwrap();
                 results.push(c);
                 if let Some(panels) = Panels::new(&shape, operand).unwrap() {
                     let mut c = vec![f32::NAN; m * n];
-                    gemm_packed(&pool, &shape, left, &panels, Bias::None, &mut c, Layout::row_major(n)).unwrap();
+                    gemm_packed(&pool, &shape, left, &panels, Epilogue::NONE, &mut c, Layout::row_major(n)).unwrap();
                     results.push(c);
                 }
             }
@@ -242,6 +304,45 @@ fn cuts_and_forms_change_no_bit() {
     }
 }
 
+/// Sums, biases and bounds of every kind of number, in every kernel: what passes a bound keeps its bits, but for a sign.
+#[test]
+fn zeros_and_nan_pass_bounds_as_the_ops_say() {
+    let sums = [-0.0, 0.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e-45, -1e-45, 7.0];
+    let (m, n) = (sums.len(), 37);
+    // One product of each row by a column of ones is the sum itself but for -0, which comes from what is too small.
+    let a: Vec<f32> = sums.iter().map(|s| if s.to_bits() == (-0.0_f32).to_bits() { -1e-30 } else { *s }).collect();
+    let b: Vec<f32> = vec![1.0; n];
+    let tiny: Vec<f32> = vec![1e-30; n];
+    let shape = GemmShape { batch: &[], m, n, k: 1 };
+    for (lower, upper) in
+        [(Some(0.0), None), (Some(-0.0), None), (None, Some(0.0)), (Some(0.0), Some(0.0)), (None, None)]
+    {
+        for (bias, biases) in [(0, 0.0), (2, -0.0_f32), (2, 0.0), (2, f32::NAN), (2, f32::NEG_INFINITY), (1, -0.0)] {
+            let after = After { bias, lower, upper };
+            let biases = vec![biases; after.len(m, n)];
+            for kernels in Kernels::available() {
+                for right in [&b, &tiny] {
+                    let a_view = MatView::row_major(&a, m, 1, 1).unwrap();
+                    let b_view = MatView::row_major(right, 1, n, n).unwrap();
+                    let mut c = vec![1.0; m * n];
+                    let mut tile = Tile::over(&mut c, m, n).unwrap();
+                    assert!(multiply(kernels, &a_view, Rhs::View(b_view), &after.epilogue(&biases), &mut tile));
+                    for (i, found) in c.iter().enumerate() {
+                        let sum = a[i / n].mul_add(right[i % n], 0.0);
+                        let expected = after.expected(sum, &biases, i / n, i % n);
+                        assert!(same(*found, expected), "{sum} {after:?} {biases:?}: {found} for {expected}");
+                    }
+                }
+            }
+        }
+    }
+    let left = Operand { data: &a[..], layout: Layout::row_major(1) };
+    let right = Operand { data: &tiny[..], layout: Layout::row_major(n) };
+    let mut c = vec![1.0; m * n];
+    gemm(&Pool::new(1), &shape, left, right, Epilogue::NONE, &mut c, Layout::row_major(n)).unwrap();
+    assert_eq!(c[0].to_bits(), (-0.0_f32).to_bits(), "a sum may be -0");
+}
+
 #[test]
 fn packed_batches_with_bias_agree_with_plain_ones() {
     let (batch, m, n, k) = ([3, 2], 5, 37, 21);
@@ -253,11 +354,12 @@ fn packed_batches_with_bias_agree_with_plain_ones() {
     let right = Operand { data: &b[..], layout: Layout { batch: &sb, ..Layout::matrix(k, n, true) } };
     let out = Layout { batch: &sc, ..Layout::row_major(n) };
     let (mut plain, mut packed) = (vec![0.0; 6 * m * n], vec![1.0; 6 * m * n]);
+    let after = Epilogue::from(Bias::PerColumn(&bias));
     let pool = Pool::new(2);
-    gemm(&pool, &shape, left, right, Bias::PerColumn(&bias), &mut plain, out).unwrap();
+    gemm(&pool, &shape, left, right, after, &mut plain, out).unwrap();
     let Some(panels) = Panels::new(&shape, right).unwrap() else { return };
     assert!(panels.bytes() >= 6 * k * n * 4);
-    gemm_packed(&pool, &shape, left, &panels, Bias::PerColumn(&bias), &mut packed, out).unwrap();
+    gemm_packed(&pool, &shape, left, &panels, after, &mut packed, out).unwrap();
     assert_eq!(plain, packed);
 }
 
@@ -269,7 +371,7 @@ fn panels_of_another_shape_are_refused() {
     let Some(panels) = Panels::new(&shape, Operand { data: &b, layout: Layout::row_major(8) }).unwrap() else { return };
     let call = |shape: GemmShape<'_>, layout| {
         let left = Operand { data: &b[..], layout: Layout::row_major(shape.k) };
-        gemm_packed(&pool, &shape, left, &panels, Bias::None, &mut [0.0; 64], layout)
+        gemm_packed(&pool, &shape, left, &panels, Epilogue::NONE, &mut [0.0; 64], layout)
     };
     assert!(call(shape, Layout::row_major(8)).is_ok());
     assert!(matches!(call(GemmShape { k: 7, ..shape }, Layout::row_major(8)), Err(LibraryError::Invalid { .. })));

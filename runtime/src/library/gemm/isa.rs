@@ -30,6 +30,12 @@ pub(super) trait Isa {
     unsafe fn store_part(to: *mut f32, mask: Self::Mask, vector: Self::Vector);
     /// `a * b + c`, rounded once.
     unsafe fn mul_add(a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+    /// `a + b`.
+    unsafe fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// a where it is larger, else b: also where one is NaN, and where both are zero.
+    unsafe fn max(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// a where it is smaller, else b: also where one is NaN, and where both are zero.
+    unsafe fn min(a: Self::Vector, b: Self::Vector) -> Self::Vector;
 
     /// Whether [`Isa::load`] keeps to its mask.
     const READS_MASKED: bool;
@@ -94,6 +100,24 @@ impl Isa for Avx512 {
     unsafe fn mul_add(a: __m512, b: __m512, c: __m512) -> __m512 {
         // SAFETY: as above.
         unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(a: __m512, b: __m512) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn max(a: __m512, b: __m512) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_max_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn min(a: __m512, b: __m512) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_min_ps(a, b) }
     }
 
     const READS_MASKED: bool = true;
@@ -236,6 +260,24 @@ impl Isa for Avx2 {
     unsafe fn mul_add(a: __m256, b: __m256, c: __m256) -> __m256 {
         // SAFETY: as above.
         unsafe { _mm256_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: as above.
+        unsafe { _mm256_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn max(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: as above.
+        unsafe { _mm256_max_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn min(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: as above.
+        unsafe { _mm256_min_ps(a, b) }
     }
 
     const READS_MASKED: bool = false;

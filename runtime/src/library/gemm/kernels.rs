@@ -4,7 +4,7 @@
 //! and goes through the depth once: B a vector at a time, A an element at a time, spread over the lanes.
 //!
 //! What holds, whatever the kernel, the vector unit, the layout or the form of B: an element of C is ONE chain of fused
-//! multiply-adds over ascending depth, from zero. A product that is cut along its depth stores C and takes the chain up
+//! multiply-adds over ascending depth, from zero; then bias and bounds, each an op of its own. A product that is cut along its depth stores C and takes the chain up
 //! again from there. So all of them give the same bits, and where work is cut cannot change a result.
 #![allow(unsafe_code)] // Kernels over raw pointers; tables that exist only where the CPU has the features.
 
@@ -13,6 +13,50 @@ use super::x86;
 
 /// Vectors in a row of a panel. Two leave room for the most rows of C in registers.
 pub(super) const PANEL_VECTORS: usize = 2;
+
+/// Which way a bias goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Along {
+    /// There is none.
+    Nothing,
+    /// One element for each row.
+    Rows,
+    /// One element for each column.
+    Columns,
+}
+
+/// What is done to a sum before it is stored: see `epilogue`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Finish {
+    /// The bias of the first row or column.
+    pub(super) bias: *const f32,
+    pub(super) along: Along,
+    pub(super) lower: f32,
+    pub(super) zero: f32,
+    pub(super) upper: f32,
+}
+
+impl Finish {
+    /// The same from another row and column on.
+    pub(super) fn from(self, row: usize, col: usize) -> Finish {
+        let on = match self.along {
+            Along::Nothing => 0,
+            Along::Rows => row,
+            Along::Columns => col,
+        };
+        Finish { bias: self.bias.wrapping_add(on), ..self }
+    }
+
+    /// For the transposed product.
+    pub(super) fn transposed(self) -> Finish {
+        let along = match self.along {
+            Along::Nothing => Along::Nothing,
+            Along::Rows => Along::Columns,
+            Along::Columns => Along::Rows,
+        };
+        Finish { along, ..self }
+    }
+}
 
 /// What a kernel works on.
 #[derive(Clone, Copy)]
@@ -40,8 +84,10 @@ pub(super) struct Block {
     pub(super) from_zero: bool,
 }
 
-/// A kernel. Its caller vouches for every element that the block reaches, and for the CPU.
-pub(super) type Kernel = unsafe fn(&Block);
+/// A kernel, with what is done to sums that are complete; `None` where they are not, or nothing is. Its caller vouches for
+/// every element that the block reaches, and for the CPU. (The second is no part of the first, whose copies are in the
+/// way of many small blocks.)
+pub(super) type Kernel = unsafe fn(&Block, Option<&Finish>);
 
 /// A part of B to pack: `depth` by `cols`, neighbours along its rows or along its columns.
 #[derive(Clone, Copy)]
@@ -110,9 +156,9 @@ impl Kernels {
     /// Computes a block of C.
     ///
     /// # Safety
-    /// 1 to `rows` rows and 1 to `panels_at_once(rows)` panels of columns. Every element of A, B and C that the block
-    /// describes is there; where `reads_masked` is false, B has whole vectors. Nothing else uses those of C meanwhile.
-    pub(super) unsafe fn run(&self, rows: usize, block: &Block) {
+    /// 1 to `rows` rows and 1 to `panels_at_once(rows)` panels of columns. Every element of A, B, C and the bias that the
+    /// block describes is there; where `reads_masked` is false, B has whole vectors. Nothing else uses those of C meanwhile.
+    pub(super) unsafe fn run(&self, rows: usize, block: &Block, finish: Option<&Finish>) {
         let class = match block.cols.div_ceil(self.lanes) {
             0 | 1 => 0,
             2 => 1,
@@ -123,7 +169,7 @@ impl Kernels {
         debug_assert!(kernel.is_some(), "{rows} rows, {} columns", block.cols);
         if let Some(kernel) = kernel {
             // SAFETY: the caller vouches for the block; a table exists only where the CPU has its features.
-            unsafe { kernel(block) }
+            unsafe { kernel(block, finish) }
         }
     }
 

@@ -1,28 +1,32 @@
-//! Matrix products: `C[m, n] = A[m, k] B[k, n]`, plus a bias, over batches and any strides.
+//! Matrix products: `C[m, n] = A[m, k] B[k, n]`, then a bias and bounds, over batches and any strides.
 //!
 //! In: a [`GemmShape`], operands as slice and [`Layout`]. Out: C filled.
 //!
 //! - `kernels` our own f32 kernels, over registers; `x86` compiles them over the vector units of `isa`.
 //! - `blocks` the loops around them: cache blocks, packing.
 //! - [`Panels`] a constant B, packed once; it stands in for an [`Operand`] in [`gemm_packed`].
+//! - [`Epilogue`] bias and bounds, in the registers from which C is stored.
 //! - `backend` one library crate for the rest: f64, CPUs without AVX2, results without neighbours.
 //! - [`int`] 8-bit integer products with zero points.
 //!
 //! What holds: our kernels give an f32 element of C the same bits in every layout and form, packed
 //! or not, on every CPU that has them, however C is cut: one chain of fused multiply-adds over
 //! ascending k. For the library crate tiles follow from the shape alone ([`GemmShape`] to `Grid`) and
-//! each is computed by one thread: the same bits at any number of threads. With `k == 0` C is the
-//! bias, or zero.
+//! each is computed by one thread: the same bits at any number of threads. With `k == 0` C is what the
+//! epilogue makes of zeros.
 //!
 //! Why our own: measured on a Zen 4 against ONNX Runtime, oneDNN and OpenBLAS no library was best on
 //! all sizes; `benches/matmul.rs` and `tests/peers/matmul.py` measure it again.
 //!
-//! Why no kernel is called on each finished block of C, for what follows a product: bias and relu over blocks of rows,
-//! while they lie in the cache, saved 0.9 % of 4096x64x64 and 1.8 % of 16384x64x64 (k, n = 64) against a pass of its
-//! own, in place of C; written elsewhere, and with more to multiply, nothing (Zen 4, one thread).
+//! Why bias and bounds are done in registers: they then cost nothing to speak of, while a pass of its own, even over rows
+//! that lie in the cache, costs most of what it would elsewhere. Whole models, `frit bench --threads 1`, Zen 4, medians of
+//! turns, (m, n, k): bias and relu in a kernel of their own against none, 335 to 309 us at (4096, 64, 64), where the product
+//! alone takes 307; 1.77 to 1.56 us at (16, 64, 64); 1 % at (64, 64, 784); nothing that can be told where much is
+//! multiplied.
 
 mod backend;
 mod blocks;
+mod epilogue;
 #[cfg(test)]
 #[cfg(unix)]
 mod exact;
@@ -38,13 +42,14 @@ mod x86;
 
 pub use super::grid::{Layout, MAX_BATCH_RANK};
 pub use backend::Float;
+pub use epilogue::{Bias, Clamp, Epilogue};
 pub use panels::Panels;
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::LibraryError;
 use super::grid::{Batched, Extents, Grid, MatView, Tile, run_grid};
-use super::{LibraryError, expect_len};
 use crate::pool::Pool;
 use blocks::{Rhs, copies, multiply};
 use kernels::Kernels;
@@ -161,37 +166,7 @@ pub struct Operand<'a, T> {
     pub layout: Layout<'a>,
 }
 
-/// What is added to every matrix of C.
-#[derive(Debug, Clone, Copy)]
-pub enum Bias<'a, T> {
-    /// Nothing.
-    None,
-    /// A value for each row of C: length m.
-    PerRow(&'a [T]),
-    /// A value for each column of C: length n.
-    PerColumn(&'a [T]),
-}
-
-impl<T: Float> Bias<'_, T> {
-    pub(super) fn check(&self, op: &'static str, m: usize, n: usize) -> Result<(), LibraryError> {
-        match self {
-            Bias::None => Ok(()),
-            Bias::PerRow(bias) => expect_len(op, "the bias per row", bias.len(), m),
-            Bias::PerColumn(bias) => expect_len(op, "the bias per column", bias.len(), n),
-        }
-    }
-
-    fn add_to(&self, tile: &mut Tile<'_, T>) {
-        let (row0, col0) = (tile.rows.start, tile.cols.start);
-        match self {
-            Bias::None => {}
-            Bias::PerRow(bias) => tile.for_each(|row, _, value| *value = *value + bias[row0 + row]),
-            Bias::PerColumn(bias) => tile.for_each(|_, col, value| *value = *value + bias[col0 + col]),
-        }
-    }
-}
-
-/// `C = A B + bias` in f32 or f64, for every matrix of the batch.
+/// `C = A B`, then what `after` says, in f32 or f64, for every matrix of the batch.
 ///
 /// `c` is written, never read; elements of the slice outside the layout keep their values.
 ///
@@ -202,20 +177,20 @@ pub fn gemm<T: Float>(
     shape: &GemmShape<'_>,
     a: Operand<'_, T>,
     b: Operand<'_, T>,
-    bias: Bias<'_, T>,
+    after: Epilogue<'_, T>,
     c: &mut [T],
     c_layout: Layout<'_>,
 ) -> Result<(), LibraryError> {
-    bias.check(OP, shape.m, shape.n)?;
+    after.check(OP, shape.m, shape.n)?;
     let a = Batched::new(a.data, a.layout, shape.a(), OP, "A")?;
     let b = Batched::new(b.data, b.layout, shape.b(), OP, "B")?;
-    if let Some(done) = T::packed_first(pool, shape, &a, &b, bias, c, c_layout) {
+    if let Some(done) = T::packed_first(pool, shape, &a, &b, after, c, c_layout) {
         return done;
     }
     run_grid(pool, c, &c_layout, &shape.c(), shape.grid(b.has_rows()), OP, &|mut tile, _| {
         let a = a.matrix(tile.matrix).row_range(tile.rows.clone());
         let b = b.matrix(tile.matrix).col_range(tile.cols.clone());
-        product(&a, &b, &bias, &mut tile);
+        product(&a, &b, &after, &mut tile);
     })
 }
 
@@ -228,18 +203,18 @@ pub fn gemm_packed(
     shape: &GemmShape<'_>,
     a: Operand<'_, f32>,
     b: &Panels,
-    bias: Bias<'_, f32>,
+    after: Epilogue<'_, f32>,
     c: &mut [f32],
     c_layout: Layout<'_>,
 ) -> Result<(), LibraryError> {
-    bias.check(OP, shape.m, shape.n)?;
+    after.check(OP, shape.m, shape.n)?;
     let a = Batched::new(a.data, a.layout, shape.a(), OP, "A")?;
     // Rows of C may lie anywhere, but kernels store vectors into them.
     if !b.suits(shape) || c_layout.col != 1 {
         let reason = format!("{b:?} do not suit a product of {shape:?} into rows of neighbours");
         return Err(LibraryError::Invalid { op: OP, reason });
     }
-    packed_tiles(pool, shape, &a, b, bias, c, c_layout)
+    packed_tiles(pool, shape, &a, b, after, c, c_layout)
 }
 
 /// [`gemm_packed`], checked.
@@ -248,7 +223,7 @@ fn packed_tiles(
     shape: &GemmShape<'_>,
     a: &Batched<'_, f32>,
     b: &Panels,
-    bias: Bias<'_, f32>,
+    after: Epilogue<'_, f32>,
     c: &mut [f32],
     c_layout: Layout<'_>,
 ) -> Result<(), LibraryError> {
@@ -256,9 +231,7 @@ fn packed_tiles(
     run_grid(pool, c, &c_layout, &shape.c(), shape.packed_grid(&a.matrix(0)), OP, &|mut tile, _| {
         let a = a.matrix(tile.matrix).row_range(tile.rows.clone());
         let b_tile = Rhs::Packed { panels: b, matrix: tile.matrix, first: tile.cols.start };
-        if multiply(b.kernels, &a, b_tile, &mut tile) {
-            bias.add_to(&mut tile);
-        } else {
+        if !multiply(b.kernels, &a, b_tile, &after, &mut tile) {
             failed.store(true, Ordering::Relaxed);
         }
     })?;
@@ -280,7 +253,7 @@ fn packed_first(
     shape: &GemmShape<'_>,
     a: &Batched<'_, f32>,
     b: &Batched<'_, f32>,
-    bias: Bias<'_, f32>,
+    after: Epilogue<'_, f32>,
     c: &mut [f32],
     c_layout: Layout<'_>,
 ) -> Option<Result<(), LibraryError>> {
@@ -300,12 +273,9 @@ fn packed_first(
     for first in (0..n).step_by(width) {
         let cols = first..n.min(first + width);
         let panels = Panels::now(kernels, pool, &b.matrix(0).col_range(cols.clone()), PANELS.replace(Memory::NONE))?;
-        let bias = match bias {
-            Bias::PerColumn(bias) => Bias::PerColumn(&bias[cols.clone()]),
-            Bias::None | Bias::PerRow(_) => bias,
-        };
+        let after = after.of_columns(cols.clone());
         let c_layout = Layout { offset: c_layout.offset + first, ..c_layout };
-        let done = packed_tiles(pool, &GemmShape { n: cols.len(), ..*shape }, a, &panels, bias, c, c_layout);
+        let done = packed_tiles(pool, &GemmShape { n: cols.len(), ..*shape }, a, &panels, after, c, c_layout);
         PANELS.set(panels.into_memory());
         if done.is_err() {
             return Some(done);
@@ -315,11 +285,16 @@ fn packed_first(
 }
 
 /// One tile of a product, on the calling thread: `a` holds the tile's rows, `b` its columns.
-pub(super) fn product<T: Float>(a: &MatView<'_, T>, b: &MatView<'_, T>, bias: &Bias<'_, T>, tile: &mut Tile<'_, T>) {
+pub(super) fn product<T: Float>(
+    a: &MatView<'_, T>,
+    b: &MatView<'_, T>,
+    after: &Epilogue<'_, T>,
+    tile: &mut Tile<'_, T>,
+) {
     if a.cols() == 0 {
         tile.for_each(|_, _, value| *value = T::ZERO);
+        after.apply(tile);
     } else {
-        T::product(a, b, tile);
+        T::product(a, b, after, tile);
     }
-    bias.add_to(tile);
 }

@@ -87,12 +87,19 @@ fn check(batch: &[usize], (m, n, k): (usize, usize, usize), flags: [u8; 3], majo
         let mut out = vec![f32::NAN; c.len];
         let (a, b) =
             (Operand { data: &a_data[..], layout: a.layout() }, Operand { data: &b_data[..], layout: b.layout() });
-        gemm(&pool, &shape, a, b, bias, &mut out, c.layout()).unwrap();
+        gemm(&pool, &shape, a, b, bias.into(), &mut out, c.layout()).unwrap();
         out
     });
+    let (left, right) =
+        (Operand { data: &a_data[..], layout: a.layout() }, Operand { data: &b_data[..], layout: b.layout() });
+    let mut bounded = vec![f32::NAN; c.len];
+    let after = Epilogue { bias, clamp: Clamp::new(Some(-0.25), Some(0.5)).unwrap() };
+    gemm(&Pool::new(2), &shape, left, right, after, &mut bounded, c.layout()).unwrap();
     let bits = |out: &[f32]| out.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
     assert_eq!(bits(&results[0]), bits(&results[1]), "1 and 2 threads");
     assert_eq!(bits(&results[0]), bits(&results[2]), "1 and 4 threads");
+    let expected: Vec<f32> = results[0].iter().map(|v| v.clamp(-0.25, 0.5)).collect();
+    assert_eq!(bits(&bounded), bits(&expected), "bounds");
     let out = &mut results[0];
     for index in batch_indices(batch) {
         for row in 0..m {
@@ -180,8 +187,11 @@ fn f64_products_are_exact_on_integers() {
     let shape = GemmShape { batch: &[], m: 2, n: 2, k: 3 };
     let (left, right) = (Layout::row_major(3), Layout::row_major(2));
     let a = |layout| Operand { data: &a[..], layout };
-    gemm(&Pool::new(2), &shape, a(left), a(right), Bias::None, &mut c, Layout::row_major(2)).unwrap();
+    gemm(&Pool::new(2), &shape, a(left), a(right), Epilogue::NONE, &mut c, Layout::row_major(2)).unwrap();
     assert_eq!(c, [10.0, 13.0, 28.0, 40.0]);
+    let after = Epilogue { bias: Bias::PerColumn(&[-11.0, 0.0]), clamp: Clamp::new(Some(0.0), Some(30.0)).unwrap() };
+    gemm(&Pool::new(2), &shape, a(left), a(right), after, &mut c, Layout::row_major(2)).unwrap();
+    assert_eq!(c, [0.0, 13.0, 17.0, 30.0]);
 }
 
 #[test]
@@ -190,7 +200,9 @@ fn what_does_not_fit_is_refused() {
     let shape = GemmShape { batch: &[], m: 2, n: 2, k: 2 };
     let data = [0.0_f32; 4];
     let good = Operand { data: &data[..], layout: Layout::row_major(2) };
-    let call = |a, bias, len: usize, layout| gemm(&pool, &shape, a, good, bias, &mut vec![0.0; len], layout);
+    let call = |a, bias: Bias<'_, f32>, len: usize, layout| {
+        gemm(&pool, &shape, a, good, bias.into(), &mut vec![0.0; len], layout)
+    };
     let square = Layout::row_major(2);
     assert!(call(good, Bias::None, 4, square).is_ok());
     let short = Operand { data: &data[..3], layout: square };
@@ -209,4 +221,38 @@ fn what_does_not_fit_is_refused() {
     let huge = Layout { row: isize::MAX, col: isize::MAX, ..square };
     assert!(matches!(call(good, Bias::None, 4, huge), Err(LibraryError::OutOfBounds { .. })));
     assert!(matches!(call(good, Bias::None, 4, Layout { batch: &[1], ..square }), Err(LibraryError::Mismatch { .. })));
+}
+
+#[test]
+fn what_is_no_bound_is_refused() {
+    assert_eq!(Clamp::<f32>::new(None, None), Some(Clamp::NONE));
+    assert_eq!(Clamp::new(Some(f32::NAN), None), None);
+    assert_eq!(Clamp::new(None, Some(f64::NAN)), None);
+    assert_eq!(Clamp::new(None, Some(-0.0_f32)), None);
+    assert!(Clamp::new(Some(-0.0_f32), Some(0.0)).is_some());
+}
+
+/// By the library crate: C has no neighbours, f64 has no kernels of ours.
+#[test]
+fn a_pass_over_a_tile_keeps_nan_and_orders_zeros() {
+    fn bits<T: Float + Into<f64>>(values: [T; 4], lower: Option<T>, upper: Option<T>) -> Vec<u64> {
+        let mut c = vec![T::ZERO; 8];
+        let shape = GemmShape { batch: &[], m: 2, n: 2, k: 0 };
+        let none = Operand { data: &[], layout: Layout::row_major(0) };
+        let clamp = Clamp::new(lower, upper).unwrap();
+        let mut found = Vec::new();
+        for value in values {
+            // Zeros plus a bias of -0 are +0: the sign comes from the bound.
+            let bias = [value, value];
+            let after = Epilogue { bias: Bias::PerRow(&bias), clamp };
+            let layout = Layout { row: 4, col: 2, ..Layout::default() };
+            gemm(&Pool::new(1), &shape, none, none, after, &mut c, layout).unwrap();
+            found.push(c[0].into().to_bits());
+        }
+        found
+    }
+    let expected = |values: [f64; 4]| values.map(f64::to_bits).to_vec();
+    assert_eq!(bits([-1.0_f64, 0.0, 2.0, -3.0], Some(0.0), Some(1.5)), expected([0.0, 0.0, 1.5, 0.0]));
+    assert_eq!(bits([-1.0_f32, 0.0, 2.0, -3.0], Some(-0.0), None), expected([-0.0, 0.0, 2.0, -0.0]));
+    assert!(f64::from_bits(bits([f32::NAN; 4], Some(0.0), Some(1.0))[0]).is_nan());
 }

@@ -10,11 +10,11 @@
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 
 use super::isa::{Avx2, Avx512, Isa};
-use super::kernels::{Block, Kernel, Kernels, PANEL_VECTORS, Part};
+use super::kernels::{Along, Block, Finish, Kernel, Kernels, PANEL_VECTORS, Part};
 
 /// `rows` by `vectors` of C, in registers.
 #[inline(always)]
-unsafe fn block<I: Isa, const ROWS: usize, const VECTORS: usize>(block: &Block) {
+unsafe fn block<I: Isa, const ROWS: usize, const VECTORS: usize>(block: &Block, finish: Option<&Finish>) {
     // SAFETY: the caller vouches for all elements of the block: `ROWS` rows, `depth` steps, `cols` columns in at most
     // `VECTORS` vectors, and for the CPU. Prefetching touches nothing.
     unsafe {
@@ -50,10 +50,51 @@ unsafe fn block<I: Isa, const ROWS: usize, const VECTORS: usize>(block: &Block) 
             b = b.wrapping_offset(block.b_step);
             fetch = fetch.wrapping_offset(block.fetch_step);
         }
+        // Each way to the end has stores of its own: where they met again, sums would be moved.
+        if let Some(finish) = finish {
+            match (finish.along, finish.upper < f32::INFINITY) {
+                (Along::Rows, _) => store_finished::<I, ROWS, VECTORS, true, true>(block, finish, &masks, &sums),
+                (_, true) => store_finished::<I, ROWS, VECTORS, false, true>(block, finish, &masks, &sums),
+                (_, false) => store_finished::<I, ROWS, VECTORS, false, false>(block, finish, &masks, &sums),
+            }
+            return;
+        }
         for r in 0..ROWS {
             let row = block.c.offset(r as isize * block.c_row);
             for v in 0..VECTORS {
                 I::store_part(row.wrapping_add(v * I::LANES), masks[v], sums[r][v]);
+            }
+        }
+    }
+}
+
+/// Stores sums that are complete, with bias and bounds.
+#[inline(always)]
+unsafe fn store_finished<I: Isa, const ROWS: usize, const VECTORS: usize, const BY_ROW: bool, const UPPER: bool>(
+    block: &Block,
+    finish: &Finish,
+    masks: &[I::Mask; VECTORS],
+    sums: &[[I::Vector; VECTORS]; ROWS],
+) {
+    // SAFETY: the caller vouches for C and the CPU, and for as many elements of the bias as there are rows, or columns.
+    unsafe {
+        // A sum is -0 only where both parts are: with a bias of +0 instead of -0 it becomes what the bound makes of it.
+        let (zero, lower, upper) = (I::splat(&finish.zero), I::splat(&finish.lower), I::splat(&finish.upper));
+        let mut bias = [zero; VECTORS];
+        if finish.along == Along::Columns {
+            for v in 0..VECTORS {
+                bias[v] = I::add(I::load_part(finish.bias.wrapping_add(v * I::LANES), masks[v]), zero);
+            }
+        }
+        for r in 0..ROWS {
+            let row = block.c.offset(r as isize * block.c_row);
+            if BY_ROW {
+                bias = [I::add(I::splat(finish.bias.add(r)), zero); VECTORS];
+            }
+            for v in 0..VECTORS {
+                let value = I::max(lower, I::add(sums[r][v], bias[v]));
+                let value = if UPPER { I::min(upper, value) } else { value };
+                I::store_part(row.wrapping_add(v * I::LANES), masks[v], value);
             }
         }
     }
@@ -129,13 +170,13 @@ unsafe fn pack_squares<I: Isa, const FAR: bool>(part: &Part, panel: *mut f32, wi
 macro_rules! kernels {
     ($name:ident, $module:ident, $isa:ident, $features:literal, [$($rows:literal)*]) => {
         mod $module {
-            use super::{$isa, Block, Kernel, Part};
+            use super::{$isa, Block, Finish, Kernel, Part};
 
             // SAFETY: as `super::block`.
             #[target_feature(enable = $features)]
-            unsafe fn block<const ROWS: usize, const VECTORS: usize>(block: &Block) {
+            unsafe fn block<const ROWS: usize, const VECTORS: usize>(block: &Block, finish: Option<&Finish>) {
                 // SAFETY: as the caller vouches.
-                unsafe { super::block::<$isa, ROWS, VECTORS>(block) }
+                unsafe { super::block::<$isa, ROWS, VECTORS>(block, finish) }
             }
 
             // SAFETY: as `Kernels::pack`.
