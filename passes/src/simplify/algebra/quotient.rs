@@ -28,7 +28,7 @@ pub(super) static RULES: &[Rule] = &[
         Ok(vec![b.binary(BinaryOp::Mul, q, c)?])
     }),
     rule!("product-of-quotients", "(x / y) (z / w) = x z / (y w)", "y and w are at least 1; each quotient is used once",
-        Reassociate Algebra Rounding, product_of_quotients, |b| {
+        Reassociate Guarded Rounding, product_of_quotients, |b| {
         let (x, z, one) = (input(b, &[3]), input(b, &[3]), b.scalar(DType::F32, 1.0)?);
         let (y, w) = (b.unary(UnaryOp::Exp, z)?, b.unary(UnaryOp::Exp, x)?);
         let (y, w) = (b.binary(BinaryOp::Add, y, one)?, b.binary(BinaryOp::Add, w, one)?);
