@@ -1,7 +1,7 @@
 //! Golden values: networks that other programs computed, built natively, compiled and compared.
 //!
 //! In: every `.npz` below the folder that `FRIT_GOLDEN` names (default: `shared/golden` beside the workspace), one case
-//! each. Out: a line for each that fails or is skipped, then `N passed, N failed, N skipped`; any failure fails the
+//! each. Out: a line for each that fails, is skipped or is excused by the rounding of f32, then `N passed, N failed, N skipped`; any failure fails the
 //! test. Where there is no such folder, that is said and the test passes.
 //!
 //! `cargo test --release --test golden -- --nocapture` shows the lines.
@@ -18,7 +18,8 @@ use std::path::{Path, PathBuf};
 /// What became of a case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Verdict {
-    Passed,
+    /// With what rounding excuses.
+    Passed(Vec<String>),
     Failed(Vec<String>),
     Skipped(String),
 }
@@ -52,8 +53,8 @@ fn verdict(path: &Path) -> Verdict {
     };
     // A panic is a failure of its case, and no reason to leave out the rest.
     match catch_unwind(AssertUnwindSafe(|| af_kan::check(&case, &meta))) {
-        Ok(found) if found.is_empty() => Verdict::Passed,
-        Ok(found) => Verdict::Failed(found),
+        Ok(found) if found.wrong.is_empty() => Verdict::Passed(found.rounded),
+        Ok(found) => Verdict::Failed(found.wrong),
         Err(_) => Verdict::Failed(vec!["panicked".to_owned()]),
     }
 }
@@ -71,7 +72,12 @@ fn golden_values() {
     for path in &paths {
         let name = path.strip_prefix(&folder).unwrap_or(path).display().to_string();
         match verdict(path) {
-            Verdict::Passed => passed += 1,
+            Verdict::Passed(rounded) => {
+                passed += 1;
+                if let Some(first) = rounded.first() {
+                    println!("rounded {name}: {} results, as {first}", rounded.len());
+                }
+            }
             Verdict::Failed(reasons) => {
                 failed += 1;
                 println!("failed {name}: {}", reasons.join("; "));
