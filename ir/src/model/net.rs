@@ -198,12 +198,13 @@ impl<'n> Net<'n> {
                 self.positive_or(x, small)
             }
             Activation::Softplus => {
-                // max(x, 0) + ln(1 + e^-|x|).
+                // x / 2 + |x| / 2 + ln(1 + e^-|x|): the halves are exact, and the slopes add up to that of the whole at 0.
                 let magnitude = self.unary(UnaryOp::Abs, x)?;
                 let minus = self.unary(UnaryOp::Neg, magnitude)?;
                 let e = self.unary(UnaryOp::Exp, minus)?;
                 let log = self.unary(UnaryOp::Log1p, e)?;
-                let top = self.with(BinaryOp::Max, x, 0.0)?;
+                let (half, size) = (self.with(BinaryOp::Mul, x, 0.5)?, self.with(BinaryOp::Mul, magnitude, 0.5)?);
+                let top = self.add(half, size)?;
                 self.add(top, log)
             }
             Activation::Sigmoid => self.sigmoid(x),
