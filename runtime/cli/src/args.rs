@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use frit_ir::model::{Activation, BasisFunction, Combination, Method, Norm};
 
 /// A neural-network graph compiler: import a model, see what every pass does to it, run it as machine code.
 #[derive(Debug, Parser)]
@@ -51,6 +52,16 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// Time a model: median and minimum over many runs
     Bench(BenchArgs),
+    /// Write a new network with initial values as a .frit file
+    #[command(after_help = "Examples:\n  frit new af-kan -o kan.frit\n  \
+                            frit new mlp --layers 784,256,10 --activation gelu --seed 7 -o mlp.frit\n\n\
+                            Parameters go to a .safetensors file of the same name beside it.\n\
+                            `frit help new` and `frit new af-kan --help` list what can be chosen.")]
+    New {
+        /// Which network
+        #[command(subcommand)]
+        network: Network,
+    },
     /// Print a shell's completion script
     #[command(after_help = "Example: frit completions bash > ~/.local/share/bash-completion/completions/frit")]
     Completions {
@@ -277,6 +288,70 @@ pub(crate) struct BenchArgs {
     pub(crate) flags: CompileFlags,
     #[command(flatten)]
     pub(crate) json: JsonFlag,
+}
+
+/// The networks of `frit new`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Network {
+    /// AF-KAN (arXiv 2503.06112): activations of shifted inputs in pairs, reduced by attention; the defaults are the
+    /// paper's best settings
+    AfKan(AfKanArgs),
+    /// A multilayer perceptron: y = act(norm(x)) W^T a layer
+    Mlp(MlpArgs),
+}
+
+/// Flags of every new network.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct NewFlags {
+    /// Extents of input, hidden layers and output
+    #[arg(long, value_name = "N,N,..", value_delimiter = ',', default_value = "784,64,10")]
+    pub(crate) layers: Vec<usize>,
+    /// silu, relu, gelu, selu, elu, leaky_relu, softplus, sigmoid or tanh
+    #[arg(long, value_name = "NAME", default_value_t = Activation::Silu)]
+    pub(crate) activation: Activation,
+    /// What is normalised before a layer's activation: layer (each sample), batch, or none
+    #[arg(long, value_name = "NAME", default_value_t = Norm::Layer)]
+    pub(crate) norm: Norm,
+    /// Seed of the initial values
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Where to write
+    #[arg(short, long, value_name = "FILE.frit", value_hint = ValueHint::FilePath)]
+    pub(crate) output: PathBuf,
+    #[command(flatten)]
+    pub(crate) json: JsonFlag,
+}
+
+/// `frit new af-kan`
+#[derive(Args, Debug)]
+pub(crate) struct AfKanArgs {
+    #[command(flatten)]
+    pub(crate) new: NewFlags,
+    /// Grid size: an input has grid + order bases
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub(crate) grid: usize,
+    /// Order: how many grid steps a basis is wide, less one
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub(crate) order: usize,
+    /// How a basis combines its two activations: quad1, quad2, sum, prod, sum_prod, cubic1 or cubic2
+    #[arg(long, value_name = "NAME", default_value_t = BasisFunction::Quad1)]
+    pub(crate) function: BasisFunction,
+    /// How bases are reduced: global_attn, multistep, spatial_attn, local_attn, multihead_attn; several run side by side
+    #[arg(long, value_name = "NAME,..", value_delimiter = ',', default_value = "global_attn")]
+    pub(crate) method: Vec<Method>,
+    /// How the outputs of several methods combine: sum, product, sum_product or quadratic
+    #[arg(long, value_name = "NAME", default_value_t = Combination::Sum)]
+    pub(crate) combine: Combination,
+    /// Leave out the normalisation of bases over the whole batch
+    #[arg(long)]
+    pub(crate) no_func_norm: bool,
+}
+
+/// `frit new mlp`
+#[derive(Args, Debug)]
+pub(crate) struct MlpArgs {
+    #[command(flatten)]
+    pub(crate) new: NewFlags,
 }
 
 /// Parses `NAME=VALUE`.

@@ -13,6 +13,7 @@ use frit_compiler::artifact::ArtifactError;
 use frit_compiler::cpu::CodeError;
 use frit_compiler::driver::CompileError;
 use frit_compiler::plan::build::BuildError;
+use frit_ir::model::ModelError as NetworkError;
 use frit_ir::onnx::{ExportError, OnnxError};
 use frit_ir::text::TextError;
 use frit_passes::legalize::LegalizeError;
@@ -282,6 +283,15 @@ impl From<CompileError> for CliError {
                 "--state takes INPUT=OUTPUT of one type, or where the output is longer along one axis",
             ),
         }
+    }
+}
+
+impl From<NetworkError> for CliError {
+    fn from(error: NetworkError) -> Self {
+        if error.is_internal() {
+            return CliError::internal(error);
+        }
+        CliError::usage(error, "`frit help new` and `frit new NETWORK --help` say what can be chosen")
     }
 }
 

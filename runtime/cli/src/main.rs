@@ -75,6 +75,7 @@ fn dispatch(cli: Cli) -> Done {
         Command::Verify(args) => commands::verify::run(&args),
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Bench(args) => commands::bench::run(&args),
+        Command::New { network } => commands::new::run(&network),
         Command::Completions { shell } => commands::help::completions(shell, &Console::plain()),
         Command::Help { topic } => commands::help::run(topic.as_deref(), &Console::plain()),
     }

@@ -656,3 +656,54 @@ fn kernels_of_one_cuda_text_have_names_of_their_own() {
     names.dedup();
     assert_eq!(names.len(), 3, "{text}");
 }
+
+#[test]
+fn new_networks_are_models_like_any_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kan.frit");
+    let kan = ["new", "af-kan", "--layers", "6,5,3", "--method", "global_attn,multistep", "--combine", "quadratic"];
+    let rest = ["--grid", "2", "--order", "1", "--function", "cubic1", "--norm", "batch", "--activation", "tanh"];
+    let made = frit(kan.iter().chain(&rest).chain(&["--seed", "7", "--json", "-o", path(&file)]));
+    let record: serde_json::Value = serde_json::from_slice(&made.stdout).unwrap();
+    assert_eq!(record["functions"], serde_json::json!(["infer", "train"]));
+    let first = std::fs::read(folder.path().join("kan.safetensors")).unwrap();
+    for command in [&["run"][..], &["bench", "--runs", "3"], &["inspect", "--kernels"], &["compile"]] {
+        let output = frit(command.iter().chain(&[path(&file), "--dim", "B=4"]));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{command:?}: {said}");
+    }
+    assert!(stdout(&frit(["run", path(&file), "--dim", "B=4"])).contains("logits"));
+    // The same seed gives the same file, another seed another.
+    let again = |seed: &str| {
+        let made = frit(kan.iter().chain(&rest).chain(&["--seed", seed, "-o", path(&file)]));
+        assert_eq!(made.status.code(), Some(0));
+        std::fs::read(folder.path().join("kan.safetensors")).unwrap()
+    };
+    assert_eq!(again("7"), first);
+    assert_ne!(again("8"), first);
+    let mlp = folder.path().join("mlp.frit");
+    let made = stdout(&frit(["new", "mlp", "-o", path(&mlp)]));
+    assert!(made.contains("52.5 k parameters") && made.contains("infer -> logits: f32[B, 10]"), "{made}");
+}
+
+#[test]
+fn networks_that_cannot_be_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("x.frit");
+    let refused = |arguments: &[&str]| {
+        let all: Vec<&str> = ["new"].iter().chain(arguments).chain(&["-o", path(&file)]).copied().collect();
+        fails(&all, 2)
+    };
+    assert!(refused(&["af-kan", "--activation", "mish"]).contains("mish"));
+    assert!(refused(&["af-kan", "--layers", "784"]).contains("1 layer extents"));
+    assert!(refused(&["af-kan", "--layers", "784,0,10"]).contains("layer extent 1 is 0"));
+    assert!(refused(&["af-kan", "--layers", "16000000,16000000"]).contains("parameters"));
+    assert!(refused(&["af-kan", "--grid", "0"]).contains("grid 0"));
+    assert!(refused(&["af-kan", "--grid", "18446744073709551615"]).contains("grid 18446744073709551615"));
+    assert!(refused(&["af-kan", "--grid", "1", "--order", "0", "--method", "local_attn"]).contains("local_attn"));
+    refused(&["mlp", "--grid", "3"]);
+    refused(&["transformer"]);
+    assert!(!file.exists());
+    assert!(fails(&["new", "mlp", "-o", path(&folder.path().join("x.onnx"))], 2).contains(".frit"));
+    assert!(fails(&["new", "mlp", "-o", path(&folder.path().join("no/x.frit"))], 1).contains("folder"));
+}

@@ -6,6 +6,7 @@ pub(crate) mod demo;
 pub(crate) mod help;
 pub(crate) mod inspect;
 pub(crate) mod kernels;
+pub(crate) mod new;
 pub(crate) mod onnx;
 pub(crate) mod run;
 pub(crate) mod verify;
