@@ -79,7 +79,9 @@ impl DatasetError {
             DatasetError::Io { .. } => "check the path and its permissions",
             DatasetError::Damaged { .. } => "fetch or write the file again",
             DatasetError::Record { .. } => "correct the record, or leave it out",
-            DatasetError::Unfit { .. } => "check that the file is the one that was meant, and that it fits --loss and the model",
+            DatasetError::Unfit { .. } => {
+                "check that the file is the one that was meant, and that it fits --loss and the model"
+            }
             DatasetError::Absent { origin, .. } => origin,
             DatasetError::Unknown(_) => "name a data set or a file: --data fashion-mnist, --data table.csv",
             DatasetError::Array(_) => "write the arrays again with numpy.save or numpy.savez",

@@ -109,7 +109,8 @@ fn read(from: &mut impl Read, what: &str, path: &Path) -> Result<Idx, DatasetErr
     let [0, 0, code, rank] = head[..] else {
         return Err(damaged("not an IDX file: it does not begin with two zero bytes, a type and a rank".to_owned()));
     };
-    let element = Element::of_code(code).ok_or_else(|| damaged(format!("not an IDX file: no element type {code:#04x}")))?;
+    let element =
+        Element::of_code(code).ok_or_else(|| damaged(format!("not an IDX file: no element type {code:#04x}")))?;
     let extents = take(4 * u64::from(rank), "its extents")?;
     let shape: Vec<usize> = extents
         .chunks_exact(4)

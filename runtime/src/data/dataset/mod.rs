@@ -223,7 +223,8 @@ impl Dataset {
     /// Records whose `chosen` is true, and the others, each in the order that they have here.
     fn split(&self, chosen: &[bool]) -> (Dataset, Dataset) {
         let part = |wanted: bool| {
-            let rows: Vec<usize> = (0..self.len).filter(|i| chosen.get(*i).copied().unwrap_or(false) == wanted).collect();
+            let rows: Vec<usize> =
+                (0..self.len).filter(|i| chosen.get(*i).copied().unwrap_or(false) == wanted).collect();
             let mut part = Dataset { inputs: Vec::new(), len: rows.len(), ..self.shell() };
             part.inputs.reserve_exact(rows.len() * self.width());
             rows.iter().for_each(|i| part.inputs.extend_from_slice(row(&self.inputs, *i, self.width())));

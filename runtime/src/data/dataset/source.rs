@@ -95,7 +95,11 @@ impl TrainingData {
     pub fn new(train: Dataset, validation: Dataset) -> Result<TrainingData, DatasetError> {
         let unfit = |reason: String| Err(DatasetError::unfit(validation.source(), reason));
         if train.shape() != validation.shape() {
-            return unfit(format!("samples of shape {:?}, those trained on have {:?}", validation.shape(), train.shape()));
+            return unfit(format!(
+                "samples of shape {:?}, those trained on have {:?}",
+                validation.shape(),
+                train.shape()
+            ));
         }
         match (train.targets(), validation.targets()) {
             (Targets::Classes(_), Targets::Classes(_)) => {}
@@ -134,7 +138,10 @@ pub fn open(request: &Request<'_>) -> Result<TrainingData, DatasetError> {
 
 fn hold_out(all: &Dataset, share: f64, seed: u64) -> Result<TrainingData, DatasetError> {
     if !(share > 0.0 && share < 1.0) {
-        return Err(DatasetError::unfit(all.source(), format!("a share of {share} for validation: it lies between 0 and 1")));
+        return Err(DatasetError::unfit(
+            all.source(),
+            format!("a share of {share} for validation: it lies between 0 and 1"),
+        ));
     }
     if all.len() < 2 {
         return Err(DatasetError::unfit(all.source(), "one record can't be both trained on and kept for validation"));
@@ -155,7 +162,8 @@ fn open_named(named: &Named, request: &Request<'_>) -> Result<TrainingData, Data
     let known = named.folders.iter().map(PathBuf::from);
     let folders: Vec<PathBuf> = request.folder.map_or_else(|| known.collect(), |folder| vec![folder.to_owned()]);
     let file = |folder: &Path, part: &str| {
-        let names = [format!("{part}-ubyte.gz"), format!("{part}-ubyte"), format!("{}-ubyte", part.replace("-idx", ".idx"))];
+        let names =
+            [format!("{part}-ubyte.gz"), format!("{part}-ubyte"), format!("{}-ubyte", part.replace("-idx", ".idx"))];
         names.into_iter().map(|name| folder.join(name)).find(|path| path.is_file())
     };
     for folder in &folders {
@@ -254,7 +262,8 @@ fn from_table(table: csv::Table, path: &Path, request: &Request<'_>) -> Result<D
         return Err(unfit(format!("{columns} columns leave no input beside {} targets", targets.len())));
     }
     let is_target: Vec<bool> = (0..columns).map(|column| targets.contains(&column)).collect();
-    let kept = |row: &[f64]| row.iter().zip(&is_target).filter(|(_, t)| !**t).map(|(v, _)| *v as f32).collect::<Vec<_>>();
+    let kept =
+        |row: &[f64]| row.iter().zip(&is_target).filter(|(_, t)| !**t).map(|(v, _)| *v as f32).collect::<Vec<_>>();
     let rows = table.values.chunks_exact(columns);
     let inputs: Vec<f32> = rows.clone().flat_map(kept).collect();
     let made = match (request.task, &targets[..]) {
@@ -374,7 +383,10 @@ fn numbers(array: &Array, path: &Path) -> Result<Vec<f64>, DatasetError> {
         NpyDtype::F32 => all!(f32, v => f64::from(v)),
         NpyDtype::F64 => all!(f64, v => v),
         NpyDtype::C64 | NpyDtype::C128 => {
-            return Err(DatasetError::unfit(&path.display().to_string(), "complex numbers: save real and imaginary parts"));
+            return Err(DatasetError::unfit(
+                &path.display().to_string(),
+                "complex numbers: save real and imaginary parts",
+            ));
         }
     })
 }

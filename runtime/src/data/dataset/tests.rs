@@ -134,7 +134,9 @@ fn what_is_missing_is_said_with_where_it_comes_from() {
     let fewer = source::open(&asked("mnist")).unwrap_err().to_string();
     assert!(fewer.contains("3 images, but 2 labels"), "{fewer}");
     for (name, said) in [("absent.csv", "absent.csv"), ("nonsense", "neither"), (".", "neither")] {
-        assert!(source::open(&request(name, Task::Classes, &columns, &holdout)).unwrap_err().to_string().contains(said));
+        assert!(
+            source::open(&request(name, Task::Classes, &columns, &holdout)).unwrap_err().to_string().contains(said)
+        );
     }
 }
 
@@ -227,7 +229,8 @@ fn arrays_are_found_by_name() {
     assert!(error.contains("looked for z") && error.contains("it holds x, y"), "{error}");
     let short = write("short.npz", &[("x", &x), ("y", &f32_array(&[3], &[0.0, 1.0, 2.0]))]);
     assert!(open(&short, Task::Classes, &Columns::default()).unwrap_err().to_string().contains("4 samples, but 3"));
-    let nan = write("nan.npz", &[("x", &f32_array(&[2, 2], &[0.0, 1.0, 2.0, f32::NAN])), ("y", &f32_array(&[2], &[0.0; 2]))]);
+    let nan =
+        write("nan.npz", &[("x", &f32_array(&[2, 2], &[0.0, 1.0, 2.0, f32::NAN])), ("y", &f32_array(&[2], &[0.0; 2]))]);
     let error = open(&nan, Task::Classes, &Columns::default()).unwrap_err().to_string();
     assert!(error.contains("record 2: input 1 is NaN"), "{error}");
     let none = write("none.npz", &[("x", &f32_array(&[0, 2], &[])), ("y", &f32_array(&[0], &[]))]);
