@@ -20,6 +20,7 @@ mod numbers;
 mod progress;
 mod summary;
 mod table;
+mod watch;
 
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
@@ -75,6 +76,8 @@ fn dispatch(cli: Cli) -> Done {
         Command::Verify(args) => commands::verify::run(&args),
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Bench(args) => commands::bench::run(&args),
+        Command::Train(args) => commands::train::run(&args),
+        Command::Export(args) => commands::export::run(&args),
         Command::Completions { shell } => commands::help::completions(shell, &Console::plain()),
         Command::Help { topic } => commands::help::run(topic.as_deref(), &Console::plain()),
     }

@@ -7,12 +7,13 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use frit_ir::{DType, Tensor};
+use frit_ir::{DType, Module, Tensor};
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
 use serde::{Deserialize, Serialize};
 
 use super::metrics::{EpochRecord, Sums};
+use super::stepper::OPTIMIZER_PREFIX;
 use super::{Rates, State};
 use crate::data::dataset::batches::SHUFFLE_STREAM;
 
@@ -310,6 +311,30 @@ impl Checkpoint {
             Some(name) => failed(name, "the model has no such tensor".to_owned()),
             None => Ok(()),
         }
+    }
+
+    /// Puts the parameters and buffers into a module's store; those that the checkpoint does not have stay as they are.
+    ///
+    /// # Errors
+    /// A parameter that the module does not have, or has with another type; `path` is for messages.
+    pub fn load_parameters(self, module: &mut Module, path: &Path) -> Result<(), CheckpointError> {
+        for (name, tensor) in self.state {
+            if name.starts_with(OPTIMIZER_PREFIX) {
+                continue;
+            }
+            let failed = |reason: String| CheckpointError::State {
+                path: path.display().to_string(),
+                name: name.clone(),
+                reason,
+            };
+            let param = module.params.get_mut(&name);
+            let param = param.ok_or_else(|| failed("the model has no such parameter".to_owned()))?;
+            if param.value.ty() != tensor.ty() {
+                return Err(failed(format!("it is {}, the model's is {}", tensor.ty(), param.value.ty())));
+            }
+            param.value = tensor;
+        }
+        Ok(())
     }
 
     /// Refuses a position that no run with this many batches an epoch can be at.

@@ -158,6 +158,24 @@ impl Default for DataConfig {
     }
 }
 
+/// A built-in network; what is not said here `frit new` chooses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NetworkConfig {
+    /// Extents of input, hidden layers and output.
+    pub layers: Vec<usize>,
+    /// Grid size of AF-KAN.
+    pub grid: usize,
+    /// Order of AF-KAN.
+    pub order: usize,
+}
+
+impl Default for NetworkConfig {
+    fn default() -> NetworkConfig {
+        NetworkConfig { layers: vec![784, 64, 10], grid: 3, order: 3 }
+    }
+}
+
 /// How the step is compiled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -214,6 +232,8 @@ pub struct Config {
     pub memory_limit: Option<u64>,
     /// Whether each step looks for the op whose result is not finite first.
     pub detect_anomaly: bool,
+    /// The network, where `model` names a built-in one.
+    pub network: NetworkConfig,
     /// The data.
     pub data: DataConfig,
     /// The loss.
@@ -239,6 +259,7 @@ impl Default for Config {
             freeze: Vec::new(),
             memory_limit: None,
             detect_anomaly: false,
+            network: NetworkConfig::default(),
             data: DataConfig::default(),
             loss: Loss::default(),
             optimizer: Optimizer::default(),

@@ -29,14 +29,6 @@ impl OptimizerKind {
             OptimizerKind::Adamw => "adamw",
         }
     }
-
-    /// Tensors of state that it keeps for each parameter.
-    pub fn moments(self) -> &'static [&'static str] {
-        match self {
-            OptimizerKind::Sgd => &["momentum"],
-            OptimizerKind::Adam | OptimizerKind::Adamw => &["first", "second"],
-        }
-    }
 }
 
 /// Parameters whose decay differs.
@@ -50,7 +42,7 @@ pub struct DecayGroup {
 }
 
 /// An optimiser's settings. The names of its state are [`OPTIMIZER_PREFIX`](super::stepper::OPTIMIZER_PREFIX), the moment
-/// of [`OptimizerKind::moments`], a dot and the parameter: `optimizer.first.layers.0.base_weight`.
+/// of [`Optimizer::moments`], a dot and the parameter: `optimizer.first.layers.0.base_weight`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Optimizer {
@@ -117,6 +109,15 @@ impl Optimizer {
             momentum: hyper.momentum,
             first_correction: correction(hyper.momentum),
             second_correction: correction(self.betas[1]),
+        }
+    }
+
+    /// Tensors of state that it keeps for each parameter, all 0 at first.
+    pub fn moments(&self) -> &'static [&'static str] {
+        match self.kind {
+            OptimizerKind::Sgd if self.momentum == 0.0 => &[],
+            OptimizerKind::Sgd => &["momentum"],
+            OptimizerKind::Adam | OptimizerKind::Adamw => &["first", "second"],
         }
     }
 

@@ -1,6 +1,7 @@
 //! A page about a run: result, curves, epochs, settings. One HTML file that needs no network.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use super::{Config, ConfigError, Position};
 
@@ -15,7 +16,7 @@ pre{background:#f6f6f6;padding:1rem;overflow-x:auto}";
 /// # Errors
 /// None but internal ones.
 pub fn page(config: &Config, position: &Position, sizes: &str, curves: &str) -> Result<String, ConfigError> {
-    let title = escaped(&format!("{} on {}", config.model, config.data.source));
+    let title = escaped(&format!("{} on {}", short(&config.model), short(&config.data.source)));
     let mut html = format!(
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
@@ -67,6 +68,11 @@ fn summary(config: &Config, position: &Position, sizes: &str) -> String {
         }
     };
     format!("{result} {} of {} epochs in {:.1} s; {sizes}.", position.epoch, config.epochs(), position.seconds)
+}
+
+/// A file's name without its folders.
+fn short(path: &str) -> &str {
+    Path::new(path).file_name().and_then(|name| name.to_str()).unwrap_or(path)
 }
 
 /// Text as HTML.

@@ -36,6 +36,8 @@ pub struct Outcome {
     pub best: Option<Best>,
     /// Epochs done, of all parts of the run.
     pub epochs: u32,
+    /// Steps done, of all parts of the run.
+    pub steps: u64,
     /// Seconds of all parts of the run.
     pub seconds: f64,
     /// Every epoch.
@@ -180,6 +182,7 @@ impl<'a> Trainer<'a> {
             end,
             best: self.position.best,
             epochs: self.position.epoch,
+            steps: self.position.step,
             seconds: self.position.seconds,
             history: self.position.history,
         })

@@ -198,16 +198,17 @@ fn pictures(images: &Path, labels: &Path) -> Result<Dataset, DatasetError> {
         return Err(DatasetError::unfit(&images.display().to_string(), reason));
     }
     let inputs = match pixels.element {
-        idx::Element::U8 => pixels.data.iter().map(|p| pixel(*p)).collect(),
+        idx::Element::U8 => from_pixels(&pixels.data),
         _ => pixels.values().map(|v| v as f32).collect(),
     };
     let classes = marks.values().enumerate().map(|(i, v)| label(v, i, labels)).collect::<Result<_, _>>()?;
     Dataset::new(images.display().to_string(), shape.to_vec(), inputs, Targets::Classes(classes))
 }
 
-/// A byte of a picture as a number in [-1, 1].
-fn pixel(p: u8) -> f32 {
-    (f32::from(p) / 255.0 - 0.5) / 0.5
+/// Bytes of pictures as numbers in [-1, 1].
+fn from_pixels(bytes: &[u8]) -> Vec<f32> {
+    let table: [f32; 256] = std::array::from_fn(|p| (p as f32 / 255.0 - 0.5) / 0.5);
+    bytes.iter().map(|p| table[usize::from(*p)]).collect()
 }
 
 /// A label that was read as a number.
@@ -337,7 +338,7 @@ fn from_pair(x: &Array, y: &Array, path: &Path, task: Task) -> Result<Dataset, D
         return Err(unfit(format!("{count} samples, but {marked} targets")));
     }
     let inputs: Vec<f32> = match x.dtype() {
-        NpyDtype::U8 => x.data().iter().map(|p| pixel(*p)).collect(),
+        NpyDtype::U8 => from_pixels(x.data()),
         NpyDtype::F32 => x.data().chunks_exact(4).filter_map(|b| b.try_into().ok().map(f32::from_le_bytes)).collect(),
         _ => numbers(x, path)?.into_iter().map(|v| v as f32).collect(),
     };

@@ -40,7 +40,7 @@ impl Linear {
         });
         let mut random = Philox::new(config.seed, 0);
         let bound = 1.0 / (inputs.max(1) as f32).sqrt();
-        let moments = config.optimizer.kind.moments().len();
+        let moments = config.optimizer.moments().len();
         let mut parameter = |name, shape: Vec<usize>| {
             let count = shape.iter().product();
             let values = (0..count).map(|_| random.uniform(-bound, bound)).collect();
@@ -105,7 +105,7 @@ impl Stepper for Linear {
 
     fn state(&self) -> Result<State, StepError> {
         let mut state = State::new();
-        let names = self.config.optimizer.kind.moments();
+        let names = self.config.optimizer.moments();
         for Parameter { name, shape, values, moments } in &self.parameters {
             state.insert((*name).to_owned(), Tensor::f32(shape, values)?);
             for (moment, values) in names.iter().zip(moments) {
@@ -116,7 +116,7 @@ impl Stepper for Linear {
     }
 
     fn set_state(&mut self, state: &State) -> Result<(), StepError> {
-        let names = self.config.optimizer.kind.moments();
+        let names = self.config.optimizer.moments();
         let find = |name: String| match state.get(&name) {
             Some(tensor) => Ok(tensor.to_vec::<f32>()),
             None => Err(format!("state `{name}` is missing")),

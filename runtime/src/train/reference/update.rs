@@ -25,6 +25,9 @@ pub fn update(
         let x = f64::from(*value);
         let mut kept = moments.iter_mut().filter_map(|moment| moment.get_mut(i));
         match (optimizer.kind, kept.next(), kept.next()) {
+            (OptimizerKind::Sgd, None, _) => {
+                *value = (x - learning_rate * (gradient + decay * x)) as f32;
+            }
             (OptimizerKind::Sgd, Some(velocity), _) => {
                 let gradient = gradient + decay * x;
                 let moved = momentum * f64::from(*velocity) + gradient;
@@ -42,8 +45,8 @@ pub fn update(
                 let root = (v / second_correction).sqrt() + optimizer.epsilon;
                 *value = (x - learning_rate * (m / first_correction) / root) as f32;
             }
-            // Without its state an optimiser does nothing.
-            (OptimizerKind::Sgd | OptimizerKind::Adam | OptimizerKind::Adamw, _, _) => {}
+            // Without its state Adam does nothing.
+            (OptimizerKind::Adam | OptimizerKind::Adamw, _, _) => {}
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use frit_ir::{DType, Tensor};
+use frit_ir::module::Param;
+use frit_ir::{DType, Module, Tensor};
 use proptest::prelude::*;
 
 use super::{begin, config, data, go_on};
@@ -97,6 +98,30 @@ fn state_of_another_network_is_refused_by_name() {
     let dtype =
         check(&|state| drop(state.insert("b".to_owned(), Tensor::from_bytes(DType::I32, &[2, 2], &[0; 16]).unwrap())));
     assert!(dtype.contains("i32[2, 2]"), "{dtype}");
+}
+
+#[test]
+fn parameters_enter_a_module_by_name() {
+    let mut found = checkpoint();
+    found.state.insert("optimizer.first.b".to_owned(), Tensor::f32(&[2, 2], &[9.0; 4]).unwrap());
+    let mut module = Module::default();
+    for (name, tensor) in &found.state {
+        if !name.starts_with("optimizer.") {
+            let value = Tensor::from_bytes(tensor.dtype(), tensor.shape(), &vec![0; tensor.bytes().len()]).unwrap();
+            module.params.insert(name.clone(), Param { value, trainable: true });
+        }
+    }
+    module.params.insert("frozen".to_owned(), Param { value: Tensor::f32(&[], &[4.0]).unwrap(), trainable: true });
+    found.clone().load_parameters(&mut module, Path::new("x")).unwrap();
+    assert_eq!(module.params["b"].value, found.state["b"]);
+    assert_eq!(module.params["frozen"].value.to_vec::<f32>(), [4.0]);
+    let mut wrong = module.clone();
+    wrong.params.insert("b".to_owned(), Param { value: Tensor::f32(&[4], &[0.0; 4]).unwrap(), trainable: true });
+    let error = found.clone().load_parameters(&mut wrong, Path::new("x")).unwrap_err().to_string();
+    assert!(error.contains("`b`: it is f32[2, 2], the model's is f32[4]"), "{error}");
+    wrong.params.shift_remove("b");
+    let error = found.load_parameters(&mut wrong, Path::new("x")).unwrap_err().to_string();
+    assert!(error.contains("`b`: the model has no such parameter"), "{error}");
 }
 
 #[test]

@@ -110,7 +110,7 @@ fn schedules_of_a_step_or_an_epoch_are_finite() {
 fn five_steps(optimizer: &Optimizer) -> ([f32; 3], Vec<f64>) {
     let mut p = [1.0_f32, -2.0, 0.5];
     let c = [f64::from(0.3_f32), f64::from(-1.7_f32), 2.0];
-    let mut moments = vec![vec![0.0; 3]; optimizer.kind.moments().len()];
+    let mut moments = vec![vec![0.0; 3]; optimizer.moments().len()];
     let mut norms = Vec::new();
     for step in 1..=5 {
         let slope = |(p, c): (&f32, &f64)| {
