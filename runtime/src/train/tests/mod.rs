@@ -96,10 +96,11 @@ fn assert_same_run(a: &Path, b: &Path) {
     assert_eq!(lines(a), lines(b));
 }
 
-/// A stepper that does something else at one step.
+/// A stepper that does something else at one step, or while it judges.
 struct Faulty<F: FnMut(u64, StepResult) -> Result<StepResult, StepError>> {
     inner: Linear,
     at_step: F,
+    at_evaluation: Option<fn(EvalResult) -> EvalResult>,
 }
 
 impl<F: FnMut(u64, StepResult) -> Result<StepResult, StepError>> Stepper for Faulty<F> {
@@ -109,7 +110,8 @@ impl<F: FnMut(u64, StepResult) -> Result<StepResult, StepError>> Stepper for Fau
     }
 
     fn evaluate(&mut self, batch: &Batch<'_>) -> Result<EvalResult, StepError> {
-        self.inner.evaluate(batch)
+        let result = self.inner.evaluate(batch)?;
+        Ok(self.at_evaluation.map_or(result, |change| change(result)))
     }
 
     fn state(&self) -> Result<State, StepError> {

@@ -139,6 +139,39 @@ fn a_run_stopped_anywhere_goes_on_to_the_same_bits() {
 }
 
 #[test]
+fn a_run_stopped_while_it_is_judged_goes_on_to_the_same_bits() {
+    static STOP: AtomicBool = AtomicBool::new(false);
+    let (config, data) = (config(2), data());
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, part) = (folder.path().join("whole"), folder.path().join("part"));
+    begin(&config, &data, &whole, Box::new(SystemDisk)).unwrap();
+    let at_evaluation = |result| {
+        STOP.store(true, Ordering::Relaxed);
+        result
+    };
+    let at_step = |_, result| Ok(result);
+    let mut stepper = Faulty { inner: Linear::new(&config, &data), at_step, at_evaluation: Some(at_evaluation) };
+    let mut watcher = Watcher::default();
+    let run = RunFolder::create(&part, &config, Box::new(SystemDisk)).unwrap();
+    let trainer = Trainer::new(config.clone(), &mut stepper, &data, &mut watcher).unwrap();
+    let outcome = trainer.in_folder(run).until(&STOP).run().unwrap();
+    assert_eq!((outcome.end, outcome.epochs, outcome.steps), (End::Stopped, 0, 7));
+    assert!(!part.join(RunFolder::BEST).exists());
+    go_on(&data, &part).unwrap();
+    assert_same_run(&whole, &part);
+}
+
+#[test]
+fn a_network_that_cannot_be_judged_ends_the_run() {
+    let (config, data) = (config(2), data());
+    let at_step = |_, result| Ok(result);
+    let at_evaluation = |result| EvalResult { loss: f32::NAN, ..result };
+    let mut stepper = Faulty { inner: Linear::new(&config, &data), at_step, at_evaluation: Some(at_evaluation) };
+    let error = Trainer::new(config, &mut stepper, &data, &mut Silent).unwrap().run().unwrap_err();
+    assert!(error.to_string().contains("epoch 1, batch 1: the validation loss is NaN"), "{error}");
+}
+
+#[test]
 fn schedules_go_on_where_they_were() {
     let data = data();
     for name in Schedule::NAMES {
@@ -180,7 +213,7 @@ fn a_run_that_diverges_says_where_and_keeps_its_checkpoint() {
     for (change, expected) in cases {
         let folder = tempfile::tempdir().unwrap();
         let at_step = |step, result| Ok(if step == 10 { change(result) } else { result });
-        let mut stepper = Faulty { inner: Linear::new(&config, &data), at_step };
+        let mut stepper = Faulty { inner: Linear::new(&config, &data), at_step, at_evaluation: None };
         let run = RunFolder::create(folder.path(), &config, Box::new(SystemDisk)).unwrap();
         let mut nobody = Silent;
         let trainer = Trainer::new(config.clone(), &mut stepper, &data, &mut nobody).unwrap();
@@ -208,7 +241,7 @@ fn a_real_divergence_is_found() {
 fn a_step_that_fails_is_named() {
     let (config, data) = (config(3), data());
     let at_step = |step, result| if step == 9 { Err("no memory".into()) } else { Ok(result) };
-    let mut stepper = Faulty { inner: Linear::new(&config, &data), at_step };
+    let mut stepper = Faulty { inner: Linear::new(&config, &data), at_step, at_evaluation: None };
     let error = Trainer::new(config, &mut stepper, &data, &mut Silent).unwrap().run().unwrap_err();
     assert_eq!(error.to_string(), "epoch 2, batch 2: no memory");
 }
