@@ -17,7 +17,7 @@ use super::stepper::OPTIMIZER_PREFIX;
 use super::{Rates, State};
 use crate::data::dataset::batches::SHUFFLE_STREAM;
 
-/// Version of what stands under [`KEY`].
+/// Version of what the metadata holds.
 pub const FORMAT: u32 = 1;
 
 /// Key of the file's metadata.

@@ -16,7 +16,7 @@
 //! - [`trainer`] the loop; [`observer`] who watches it.
 //! - [`metrics`] sums and records of epochs; [`chart`], [`report`] pictures and pages of them.
 //! - [`checkpoint`] state and position as a file; [`folder`] files written so that a crash leaves the old or the new.
-//! - [`reference`] losses and optimisers as plain loops, which define what a compiled step must do.
+//! - [`mod@reference`] losses and optimisers as plain loops, which define what a compiled step must do.
 
 pub mod chart;
 pub mod checkpoint;
