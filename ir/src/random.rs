@@ -46,6 +46,11 @@ impl Philox {
         Philox { key: [low(seed), high(seed)], stream, block: 0, drawn: [0; 4], used: 4 }
     }
 
+    /// The stream from block `block` on (a block is four numbers of 32 bits).
+    pub fn at_block(seed: u64, stream: u64, block: u64) -> Philox {
+        Philox { block, ..Philox::new(seed, stream) }
+    }
+
     /// 32 random bits.
     pub fn next_u32(&mut self) -> u32 {
         if self.used == self.drawn.len() {
@@ -120,6 +125,14 @@ mod tests {
         for (key, counter, expected) in cases {
             assert_eq!(philox(key, counter), expected);
         }
+    }
+
+    #[test]
+    fn a_stream_begins_at_any_block() {
+        let mut whole = Philox::new(3, 1);
+        let all: Vec<u32> = (0..20).map(|_| whole.next_u32()).collect();
+        let mut late = Philox::at_block(3, 1, 2);
+        assert_eq!((8..20).map(|_| late.next_u32()).collect::<Vec<_>>(), all[8..]);
     }
 
     #[test]

@@ -2,10 +2,10 @@
 //!
 //! - [`pool`] the process-wide threads that run tiles.
 //! - [`library`] matrix products, convolutions, sorting: what is called rather than generated.
-//! - [`data`] arrays in files: .npy and .npz.
+//! - [`data`] arrays in files: .npy and .npz; data sets to train on.
 //! - [`session`] compiled models, contexts that run them; `executor` walks the steps.
 //! - [`load`] files to modules; `artifact` compiled files to models. With the feature `jit`: `compile` modules to models, `export` modules as others
-//!   may have them, `machine` rates of this machine, `verify` ONNX test cases.
+//!   may have them, `machine` rates of this machine, `train` runs of training, `verify` ONNX test cases.
 
 mod artifact;
 #[cfg(feature = "jit")]
@@ -20,6 +20,8 @@ pub mod load;
 pub mod machine;
 pub mod pool;
 pub mod session;
+#[cfg(feature = "jit")]
+pub mod train;
 #[cfg(feature = "jit")]
 pub mod verify;
 

@@ -5,6 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use frit_ir::model::{Activation, BasisFunction, Combination, Method, Norm};
 
+mod train;
+
+pub(crate) use train::{ExportArgs, TrainArgs};
+
 /// A neural-network graph compiler: import a model, see what every pass does to it, run it as machine code.
 #[derive(Debug, Parser)]
 #[command(
@@ -62,6 +66,12 @@ pub(crate) enum Command {
         #[command(subcommand)]
         network: Network,
     },
+    /// Train a network; a run that is stopped or killed goes on to the same bits
+    #[command(after_help = train::TRAIN_HELP)]
+    Train(Box<TrainArgs>),
+    /// Write a trained network's best checkpoint, or any model, as ONNX
+    #[command(after_help = "Example: frit export runs/af-kan-fashion-mnist -o best.onnx")]
+    Export(ExportArgs),
     /// Print a shell's completion script
     #[command(after_help = "Example: frit completions bash > ~/.local/share/bash-completion/completions/frit")]
     Completions {

@@ -19,8 +19,10 @@ use frit_ir::text::TextError;
 use frit_passes::legalize::LegalizeError;
 use frit_passes::manager::PassError;
 use frit_runtime::data::DataError;
+use frit_runtime::data::dataset::DatasetError;
 use frit_runtime::load::LoadError;
 use frit_runtime::machine::MeasureError;
+use frit_runtime::train::{CheckpointError, ConfigError, TrainError};
 use frit_runtime::{ModelError, RunError};
 
 /// Exit statuses of the contract.
@@ -222,6 +224,42 @@ impl From<DataError> for CliError {
             }
         };
         CliError::failed(&error, help)
+    }
+}
+
+impl From<DatasetError> for CliError {
+    fn from(error: DatasetError) -> Self {
+        CliError::failed(&error, error.help())
+    }
+}
+
+impl From<ConfigError> for CliError {
+    fn from(error: ConfigError) -> Self {
+        match &error {
+            ConfigError::Value { .. } => CliError::usage(&error, error.help()),
+            ConfigError::Write(_) => CliError::internal(error),
+            ConfigError::Io { .. } | ConfigError::Syntax { .. } | ConfigError::Pattern { .. } => {
+                CliError::failed(&error, error.help())
+            }
+        }
+    }
+}
+
+impl From<CheckpointError> for CliError {
+    fn from(error: CheckpointError) -> Self {
+        CliError::failed(&error, error.help())
+    }
+}
+
+impl From<TrainError> for CliError {
+    fn from(error: TrainError) -> Self {
+        match error {
+            TrainError::Config(e) => e.into(),
+            TrainError::Data(e) => e.into(),
+            TrainError::Checkpoint(e) => e.into(),
+            e if e.is_internal() => CliError::internal(e),
+            e => CliError::failed(&e, e.help()),
+        }
     }
 }
 

@@ -20,6 +20,7 @@ mod numbers;
 mod progress;
 mod summary;
 mod table;
+mod watch;
 
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
@@ -76,6 +77,8 @@ fn dispatch(cli: Cli) -> Done {
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Bench(args) => commands::bench::run(&args),
         Command::New { network } => commands::new::run(&network),
+        Command::Train(args) => commands::train::run(&args),
+        Command::Export(args) => commands::export::run(&args),
         Command::Completions { shell } => commands::help::completions(shell, &Console::plain()),
         Command::Help { topic } => commands::help::run(topic.as_deref(), &Console::plain()),
     }

@@ -1,12 +1,14 @@
-//! Data in files: arrays in NumPy's formats.
+//! Data in files: arrays in NumPy's formats, and data sets to train on.
 //!
 //! In: bytes of a file that nobody vouches for. Out: an [`Array`], or a [`DataError`] that says
 //! what is wrong and where. Memory is allocated for what a file holds, never for what it claims.
 //!
 //! - [`npy`] one array a file.
 //! - [`npz`] named arrays in a zip archive.
+//! - [`dataset`] samples and targets: MNIST's format, tables, arrays; batches of them.
 //! - `tensor` conversions to and from the tensors of programs.
 
+pub mod dataset;
 pub mod npy;
 pub mod npz;
 mod tensor;

@@ -1,0 +1,205 @@
+//! The folder of a run, written so that a crash at any time leaves the old or the new of each file.
+//!
+//! ```text
+//!  config.toml  metrics.csv  metrics.jsonl  curves.svg  report.html  best.safetensors  last.safetensors
+//! ```
+//!
+//! A file is written beside its place, flushed to the disk, renamed into it, and the folder flushed. Lines of metrics are
+//! appended, and put right by the records of the checkpoint when a run goes on: no line comes twice. All writing goes
+//! through [`Disk`], so that tests can let it fail anywhere.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use super::{Checkpoint, CheckpointError, Config, EpochRecord, TrainError};
+
+/// What a run asks of a disk.
+pub trait Disk {
+    /// Makes a folder and those above it; one that is there is fine.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn make_folder(&mut self, path: &Path) -> io::Result<()>;
+
+    /// Writes a whole file; `flush`: to the disk itself.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn write(&mut self, path: &Path, bytes: &[u8], flush: bool) -> io::Result<()>;
+
+    /// Writes at the end of a file.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn append(&mut self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+
+    /// Puts a file in the place of another.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Flushes the names of a folder to the disk.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn flush_folder(&mut self, path: &Path) -> io::Result<()>;
+}
+
+/// The system's.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemDisk;
+
+impl Disk for SystemDisk {
+    fn make_folder(&mut self, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(path)
+    }
+
+    fn write(&mut self, path: &Path, bytes: &[u8], flush: bool) -> io::Result<()> {
+        let mut file = File::create(path)?;
+        file.write_all(bytes)?;
+        if flush { file.sync_all() } else { Ok(()) }
+    }
+
+    fn append(&mut self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        OpenOptions::new().append(true).create(true).open(path)?.write_all(bytes)
+    }
+
+    fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn flush_folder(&mut self, path: &Path) -> io::Result<()> {
+        // Where folders can't be opened as files, renaming is all that the system offers.
+        if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
+    }
+}
+
+/// The folder of a run.
+pub struct RunFolder {
+    path: PathBuf,
+    disk: Box<dyn Disk>,
+}
+
+impl RunFolder {
+    /// The settings.
+    pub const CONFIG: &'static str = "config.toml";
+    /// The state after the last step that was saved.
+    pub const LAST: &'static str = "last.safetensors";
+    /// The state after the best epoch.
+    pub const BEST: &'static str = "best.safetensors";
+    /// A line an epoch, separated by commas.
+    pub const CSV: &'static str = "metrics.csv";
+    /// A line an epoch, JSON.
+    pub const JSONL: &'static str = "metrics.jsonl";
+    /// Curves of loss and accuracy.
+    pub const CURVES: &'static str = "curves.svg";
+    /// A page about the run.
+    pub const REPORT: &'static str = "report.html";
+
+    /// A folder for a new run.
+    ///
+    /// # Errors
+    /// One that holds a run; what the system says.
+    pub fn create(path: &Path, config: &Config, disk: Box<dyn Disk>) -> Result<RunFolder, TrainError> {
+        if path.join(Self::LAST).exists() {
+            return Err(TrainError::Occupied { path: path.display().to_string() });
+        }
+        let mut folder = RunFolder { path: path.to_owned(), disk };
+        let made = folder.disk.make_folder(path);
+        made.map_err(|source| failed(path, "make the folder", source))?;
+        folder.write_whole(Self::CONFIG, config.to_toml()?.as_bytes(), true)?;
+        folder.write_metrics(&[])?;
+        Ok(folder)
+    }
+
+    /// The folder of a run that goes on, and its settings.
+    ///
+    /// # Errors
+    /// No folder of a run.
+    pub fn open(path: &Path, disk: Box<dyn Disk>) -> Result<(RunFolder, Config), TrainError> {
+        let config = Config::read_file(&path.join(Self::CONFIG))?;
+        Ok((RunFolder { path: path.to_owned(), disk }, config))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The checkpoint that the run goes on from.
+    ///
+    /// # Errors
+    /// None that is whole.
+    pub fn last(&self) -> Result<Checkpoint, CheckpointError> {
+        Checkpoint::read_file(&self.path.join(Self::LAST))
+    }
+
+    /// Writes the settings: a run that goes on may have other limits.
+    ///
+    /// # Errors
+    /// What the system says; the file is the old one then.
+    pub fn save_config(&mut self, config: &Config) -> Result<(), TrainError> {
+        self.write_whole(Self::CONFIG, config.to_toml()?.as_bytes(), true)
+    }
+
+    /// Writes a checkpoint, whole or not at all.
+    ///
+    /// # Errors
+    /// What the system says; the file is the old one then.
+    pub fn save(&mut self, name: &str, checkpoint: &Checkpoint) -> Result<(), TrainError> {
+        self.write_whole(name, &checkpoint.to_bytes()?, true)
+    }
+
+    /// Adds an epoch to the lines of metrics.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn append_metrics(&mut self, record: &EpochRecord) -> Result<(), TrainError> {
+        let json = record.json().map_err(|error| TrainError::Internal(error.to_string()))?;
+        for (name, line) in [(Self::CSV, record.csv()), (Self::JSONL, json)] {
+            let path = self.path.join(name);
+            let appended = self.disk.append(&path, line.as_bytes());
+            appended.map_err(|source| failed(&path, "write", source))?;
+        }
+        Ok(())
+    }
+
+    /// Makes the lines of metrics those of these epochs.
+    ///
+    /// # Errors
+    /// What the system says; each file is the old one or the new.
+    pub fn write_metrics(&mut self, history: &[EpochRecord]) -> Result<(), TrainError> {
+        let csv = history.iter().fold(EpochRecord::CSV_HEADER.to_owned(), |text, record| text + &record.csv());
+        let json = history.iter().map(EpochRecord::json).collect::<Result<String, _>>();
+        let json = json.map_err(|error| TrainError::Internal(error.to_string()))?;
+        self.write_whole(Self::CSV, csv.as_bytes(), false)?;
+        self.write_whole(Self::JSONL, json.as_bytes(), false)
+    }
+
+    /// Writes a page or a picture.
+    ///
+    /// # Errors
+    /// What the system says; the file is the old one then.
+    pub fn write_page(&mut self, name: &str, text: &str) -> Result<(), TrainError> {
+        self.write_whole(name, text.as_bytes(), false)
+    }
+
+    fn write_whole(&mut self, name: &str, bytes: &[u8], flush: bool) -> Result<(), TrainError> {
+        let (path, beside) = (self.path.join(name), self.path.join(format!(".{name}.tmp")));
+        let written = self.disk.write(&beside, bytes, flush);
+        written.map_err(|source| failed(&path, "write", source))?;
+        let renamed = self.disk.rename(&beside, &path);
+        renamed.map_err(|source| failed(&path, "replace the file", source))?;
+        if flush {
+            let flushed = self.disk.flush_folder(&self.path);
+            flushed.map_err(|source| failed(&self.path, "flush the folder", source))?;
+        }
+        Ok(())
+    }
+}
+
+fn failed(path: &Path, action: &'static str, source: io::Error) -> TrainError {
+    TrainError::Folder { path: path.display().to_string(), action, source }
+}
