@@ -10,7 +10,7 @@ use crate::tensor::Tensor;
 pub struct Param {
     /// Its value.
     pub value: Tensor,
-    /// Training changes it: compilation must not fold it away.
+    /// Training changes it: the training step takes it as state. Compiled as it is, it is a constant.
     pub trainable: bool,
 }
 

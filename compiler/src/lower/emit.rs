@@ -181,14 +181,13 @@ impl<'a> Emitter<'a> {
             || self.lines.holds(value)
     }
 
-    /// The factors of a product that the sum which takes it may round with: it is used nowhere else and not in memory.
+    /// The factors of a product that the sum which takes it may round with: it is not in memory. What else uses the
+    /// product does not count: an expression has the same bits in every kernel that computes it.
     pub(super) fn factors(&self, product: Value) -> Option<(Value, Value)> {
         let factor = self.body.node(product.node);
         let float = self.body.ty(product).tensor().is_some_and(|t| matches!(t.dtype, DType::F32 | DType::F64));
         match (&factor.op, factor.operands()) {
-            (Op::Binary(BinaryOp::Mul), [x, y])
-                if factor.numerics.contract && !self.is_kept(product) && float && self.body.use_count(product) == 1 =>
-            {
+            (Op::Binary(BinaryOp::Mul), [x, y]) if factor.numerics.contract && !self.is_kept(product) && float => {
                 Some((*x, *y))
             }
             _ => None,
@@ -217,7 +216,7 @@ impl<'a> Emitter<'a> {
     fn likely_contracted(&mut self, chosen: Value, z: Value, index: &[Dim]) -> Result<Option<Reg>, LowerError> {
         let node = self.body.node(chosen.node);
         let (Op::Select { likely }, [c, product, rare]) = (&node.op, node.operands()) else { return Ok(None) };
-        let free = likely.0 && !self.is_kept(chosen) && self.body.use_count(chosen) == 1;
+        let free = likely.0 && !self.is_kept(chosen);
         let (Some((x, y)), Some((function, w)), true) = (self.factors(*product), self.rare(*rare), free) else {
             return Ok(None);
         };

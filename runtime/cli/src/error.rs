@@ -22,7 +22,7 @@ use frit_runtime::data::DataError;
 use frit_runtime::data::dataset::DatasetError;
 use frit_runtime::load::LoadError;
 use frit_runtime::machine::MeasureError;
-use frit_runtime::train::{CheckpointError, ConfigError, TrainError};
+use frit_runtime::train::{CheckpointError, ConfigError, StepperError, TrainError};
 use frit_runtime::{ModelError, RunError};
 
 /// Exit statuses of the contract.
@@ -259,6 +259,25 @@ impl From<TrainError> for CliError {
             TrainError::Checkpoint(e) => e.into(),
             e if e.is_internal() => CliError::internal(e),
             e => CliError::failed(&e, e.help()),
+        }
+    }
+}
+
+impl From<StepperError> for CliError {
+    fn from(error: StepperError) -> Self {
+        let help = match &error {
+            StepperError::Config(_) | StepperError::Load(_) | StepperError::Run(_) => "",
+            StepperError::Graph(_) => "name another output with --target, another loss with --loss, or freeze less",
+            StepperError::Sample { .. } | StepperError::Inputs { .. } => {
+                "train a network with one float input, the first axis of it the batch"
+            }
+            StepperError::State { .. } => return CliError::internal(error),
+        };
+        match error {
+            StepperError::Config(e) => e.into(),
+            StepperError::Load(e) => e.into(),
+            StepperError::Run(e) => e.into(),
+            e => CliError::failed(e, help),
         }
     }
 }

@@ -13,6 +13,7 @@
 //!
 //! - [`config`] settings: defaults, file, flags. [`optimizer`], [`schedule`], [`pattern`] are parts of it.
 //! - [`stepper`] what the loop asks of a network: a step, an evaluation, its state.
+//! - [`compiled`] a network whose step is one compiled function.
 //! - [`trainer`] the loop; [`observer`] who watches it.
 //! - [`metrics`] sums and records of epochs; [`chart`], [`report`] pictures and pages of them.
 //! - [`checkpoint`] state and position as a file; [`folder`] files written so that a crash leaves the old or the new.
@@ -20,6 +21,7 @@
 
 pub mod chart;
 pub mod checkpoint;
+pub mod compiled;
 pub mod config;
 mod error;
 pub mod folder;
@@ -36,6 +38,7 @@ mod tests;
 pub mod trainer;
 
 pub use checkpoint::{Checkpoint, CheckpointError, Position};
+pub use compiled::{CompiledStepper, StepperError};
 pub use config::{Config, ConfigError};
 pub use error::TrainError;
 pub use folder::{Disk, RunFolder, SystemDisk};

@@ -62,11 +62,11 @@ impl<'a> Scope<'a> {
         self.f.use_count(value) == 1
     }
 
-    /// A constant, or a parameter that training leaves alone.
+    /// A constant or a parameter: what trains parameters takes them as inputs.
     pub fn constant(&self, value: Value) -> Option<&'a Tensor> {
         match &self.node(value).op {
             Op::Constant { value } => Some(value),
-            Op::Param { name, .. } => self.params.get(name).filter(|p| !p.trainable).map(|p| &p.value),
+            Op::Param { name, .. } => self.params.get(name).map(|p| &p.value),
             _ => None,
         }
     }

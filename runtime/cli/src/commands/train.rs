@@ -13,10 +13,12 @@ use frit_ir::model::{AfKan, Mlp};
 use frit_runtime::data::dataset::{TrainingData, source};
 use frit_runtime::train::config::{LossKind, MathKind};
 use frit_runtime::train::optimizer::DecayGroup;
-use frit_runtime::train::{Config, End, OptimizerKind, Outcome, RunFolder, Schedule, Stepper, SystemDisk, Trainer};
+use frit_runtime::train::{
+    CompiledStepper, Config, End, OptimizerKind, Outcome, RunFolder, Schedule, Stepper, SystemDisk, Trainer,
+};
 use serde_json::json;
 
-use crate::args::{CompileFlags, Math, TrainArgs};
+use crate::args::{Math, TrainArgs};
 use crate::console::Console;
 use crate::engine;
 use crate::error::{CliError, Done};
@@ -29,7 +31,7 @@ static STOP: AtomicBool = AtomicBool::new(false);
 const RUNS: &str = "runs";
 
 /// Builds what is trained.
-type MakeStepper = dyn Fn(&Config, &TrainingData, &CompileFlags) -> Done<Box<dyn Stepper>>;
+type MakeStepper = dyn Fn(&Config, &TrainingData) -> Done<Box<dyn Stepper>>;
 
 /// Runs the command.
 pub(crate) fn run(args: &TrainArgs) -> Done {
@@ -47,15 +49,8 @@ pub(crate) fn run(args: &TrainArgs) -> Done {
 }
 
 /// The compiled step of a network.
-///
-/// TO BE FILLED IN: `network(config)?` is the module; its training step, compiled with
-/// `engine::options(&merged(flags, config))`, becomes the stepper. `config.check_patterns` wants the parameters' names.
-fn stepper(config: &Config, _data: &TrainingData, _flags: &CompileFlags) -> Done<Box<dyn Stepper>> {
-    network(config)?;
-    Err(CliError::failed(
-        format!("{}: training is not supported yet", config.model),
-        "run it (`frit run`), or train it elsewhere and import it as ONNX",
-    ))
+fn stepper(config: &Config, data: &TrainingData) -> Done<Box<dyn Stepper>> {
+    Ok(Box::new(CompiledStepper::new(network(config)?, config, data.train.shape())?))
 }
 
 /// The network that settings name: built in, or a file.
@@ -100,7 +95,7 @@ fn run_with(args: &TrainArgs, make: &MakeStepper, stop: &AtomicBool) -> Done {
     }
     let (columns, holdout) = (config.columns(), config.holdout());
     let data = source::open(&config.request(&columns, &holdout))?;
-    let mut stepper = make(&config, &data, &args.flags)?;
+    let mut stepper = make(&config, &data)?;
     let resumes = folder.is_some();
     let folder = match folder {
         Some(folder) => folder,

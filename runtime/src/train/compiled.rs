@@ -1,0 +1,315 @@
+//! A network whose training step is one compiled function.
+//!
+//! In: a module of a network and a [`Config`]. Out: a [`Stepper`] that runs the functions `train_step` and `evaluate` of
+//! [`frit_ir::model::train`]. Parameters, moments and buffers live in [`StateBuffer`]s, which a step updates where they
+//! lie; an evaluation reads them there.
+
+use frit_compiler::driver::{pipeline, run_passes};
+use frit_ir::model::train::{self as graph, OPTIMIZER_PREFIX, Recipe, SCALARS, Update, train_module};
+use frit_ir::{DType, Module, Tensor, ValueType};
+use frit_passes::manager::{Level, Math};
+use indexmap::IndexMap;
+
+use super::config::{LossKind, MathKind};
+use super::{Config, ConfigError, EvalResult, Hyper, OptimizerKind, State, StepError, StepResult, Stepper};
+use crate::compile::CompileOptions;
+use crate::data::dataset::{Batch, TargetSlice};
+use crate::load::LoadError;
+use crate::session::{Context, InputRef, Model, RunError, StateBuffer, TensorView};
+
+/// Why a network can't be trained.
+#[derive(Debug, thiserror::Error)]
+pub enum StepperError {
+    /// A setting that does not fit the network.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The network has no training step.
+    #[error("the network can't be trained: {0}")]
+    Graph(#[from] graph::TrainError),
+    /// A pass, the compiler or the loader refused.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// Memory for state, or a run.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// The network does not take what the data has.
+    #[error("input `{name}` of the network is {expected}, a sample of the data has the extents {found:?}")]
+    Sample {
+        /// The input.
+        name: String,
+        /// Its type.
+        expected: String,
+        /// Extents of a sample.
+        found: Vec<usize>,
+    },
+    /// More inputs than one.
+    #[error("the network has the inputs {names}; one that takes the samples can be trained")]
+    Inputs {
+        /// All of them.
+        names: String,
+    },
+    /// State of another network.
+    #[error("state `{name}` is missing")]
+    State {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// A network that trains by compiled functions.
+pub struct CompiledStepper {
+    step: Context,
+    evaluate: Context,
+    states: Vec<StateBuffer>,
+    config: Config,
+    /// Extents of a batch's inputs but the first, as the network has them.
+    sample: Vec<usize>,
+    classes: Option<usize>,
+    /// Where a step's results are among the outputs.
+    outputs: Outputs,
+    /// The states that an evaluation reads, in the order of its inputs.
+    judged: Vec<usize>,
+}
+
+/// Places of outputs.
+struct Outputs {
+    correct: Option<usize>,
+    norm: usize,
+}
+
+/// The compiler's options for a run.
+fn options(config: &Config) -> CompileOptions {
+    let level = Level::from_digit(config.compile.level).unwrap_or_default();
+    let math = match config.compile.math {
+        MathKind::Strict => Math::Strict,
+        MathKind::Fast => Math::Fast,
+    };
+    CompileOptions { level, math, ..CompileOptions::default() }
+}
+
+/// The update that settings describe.
+fn update(config: &Config) -> Update {
+    let optimizer = &config.optimizer;
+    let adam = |decoupled| Update::Adam { decoupled, beta2: optimizer.betas[1], epsilon: optimizer.epsilon };
+    match optimizer.kind {
+        OptimizerKind::Sgd => Update::Sgd { momentum: optimizer.momentum > 0.0, nesterov: optimizer.nesterov },
+        OptimizerKind::Adam => adam(false),
+        OptimizerKind::Adamw => adam(true),
+    }
+}
+
+/// What a step does besides the forward.
+fn recipe<'c>(config: &'c Config, module: &Module) -> Recipe<'c> {
+    let loss = match config.loss.kind {
+        LossKind::CrossEntropy => graph::Loss::CrossEntropy { smoothing: config.loss.label_smoothing },
+        LossKind::Mse => graph::Loss::Mse,
+        LossKind::Bce => graph::Loss::Bce,
+    };
+    let decay = |name: &String| (name.clone(), config.optimizer.decay_of(name));
+    Recipe {
+        loss,
+        output: config.loss.output.as_deref(),
+        update: update(config),
+        decay: module.params.keys().map(decay).filter(|(_, decay)| *decay != 0.0).collect(),
+        clip_norm: config.optimizer.clip_norm,
+        frozen: module.params.keys().filter(|name| config.is_frozen(name)).cloned().collect(),
+    }
+}
+
+fn known(ty: &ValueType) -> Option<Vec<usize>> {
+    ty.tensor()?.known_dims()?.into_iter().map(|d| usize::try_from(d).ok()).collect()
+}
+
+impl CompiledStepper {
+    /// Compiles a network's training step. `sample` are the extents of one sample of the data.
+    ///
+    /// # Errors
+    /// Settings that don't fit the network, a network that has no gradient or does not take the samples, what the
+    /// compiler refuses, no memory.
+    pub fn new(mut module: Module, config: &Config, sample: &[usize]) -> Result<CompiledStepper, StepperError> {
+        let names: Vec<&str> = module.params.keys().map(String::as_str).collect();
+        config.check_patterns(&names)?;
+        let mut options = options(config);
+        // Losses and updates join core ops.
+        let early = CompileOptions { passes: Some("legalize,shape,canonicalize".to_owned()), ..options.clone() };
+        let pipeline = pipeline(&early).map_err(LoadError::Compile)?;
+        run_passes(&mut module, &pipeline, &early).map_err(LoadError::Compile)?;
+        let made = train_module(&module, &recipe(config, &module))?;
+        options.verify_each |= cfg!(debug_assertions);
+        let values = made.params.clone();
+        let model = Model::compile(made, &options)?.model;
+        let (step, evaluate) = (model.function("train_step"), model.function("evaluate"));
+        let step = step.map_err(LoadError::Model)?;
+        let evaluate = evaluate.map_err(LoadError::Model)?;
+        let sample = sample_of(&step, sample)?;
+        let mut states = Vec::with_capacity(step.states().len());
+        for (index, state) in step.states().iter().enumerate() {
+            let port = &step.inputs()[state.input as usize];
+            let value = match values.get(&port.name) {
+                Some(param) => param.value.clone(),
+                None => zeros(&port.ty).ok_or_else(|| StepperError::State { name: port.name.clone() })?,
+            };
+            states.push(StateBuffer::new(&step, index, TensorView::from(&value))?);
+        }
+        // After the data and the target.
+        let judged = evaluate.inputs().iter().skip(2).map(|port| {
+            let at = states.iter().position(|state| state.name() == port.name);
+            at.ok_or_else(|| StepperError::State { name: port.name.clone() })
+        });
+        let judged = judged.collect::<Result<_, _>>()?;
+        let place = |name: &str| step.outputs().iter().position(|port| port.name == name);
+        let outputs = Outputs { correct: place("correct"), norm: place("grad_norm").unwrap_or(1) };
+        let logits = evaluate.outputs().iter().find(|port| port.name == "logits");
+        let extents = logits.and_then(|port| port.ty.tensor()).map(|ty| ty.dims.clone()).unwrap_or_default();
+        let classes = match (config.loss.kind, extents.as_slice()) {
+            (LossKind::CrossEntropy, [_, classes]) => classes.known().and_then(|n| usize::try_from(n).ok()),
+            _ => None,
+        };
+        Ok(CompiledStepper {
+            step: step.context(),
+            evaluate: evaluate.context(),
+            states,
+            config: config.clone(),
+            sample,
+            classes,
+            outputs,
+            judged,
+        })
+    }
+
+    /// Bytes of memory that steps and evaluations take, state included.
+    pub fn memory(&self) -> usize {
+        let states: usize = self.states.iter().map(|state| state.bytes().len()).sum();
+        self.step.memory() + self.evaluate.memory() + states
+    }
+
+    /// The model, to look at its plan.
+    pub fn model(&self) -> &Model {
+        self.step.model()
+    }
+
+    /// Extents of a batch of inputs.
+    fn extents(&self, len: usize) -> Vec<usize> {
+        std::iter::once(len).chain(self.sample.iter().copied()).collect()
+    }
+}
+
+/// Zeros of a type whose extents are known.
+fn zeros(ty: &ValueType) -> Option<Tensor> {
+    let (shape, dtype) = (known(ty)?, ty.tensor()?.dtype);
+    let count: usize = shape.iter().product();
+    Tensor::from_bytes(dtype, &shape, &vec![0; count.checked_mul(dtype.size())?]).ok()
+}
+
+/// Extents of the network's input but the first, which must hold as many elements as a sample.
+fn sample_of(step: &Model, found: &[usize]) -> Result<Vec<usize>, StepperError> {
+    let donated: Vec<usize> = step.states().iter().map(|state| state.input as usize).collect();
+    let data =
+        step.inputs().iter().enumerate().filter(|(i, port)| {
+            !donated.contains(i) && port.name != "target" && !SCALARS.contains(&port.name.as_str())
+        });
+    let data: Vec<_> = data.map(|(_, port)| port).collect();
+    let [port] = data[..] else {
+        let names: Vec<String> = data.iter().map(|port| format!("`{}`", port.name)).collect();
+        return Err(StepperError::Inputs { names: names.join(", ") });
+    };
+    let wrong =
+        || StepperError::Sample { name: port.name.clone(), expected: port.ty.to_string(), found: found.to_vec() };
+    let ty = port.ty.tensor().filter(|ty| ty.dtype == DType::F32 && ty.rank() > 0).ok_or_else(wrong)?;
+    // Extents that the network leaves open are those of the sample.
+    let own: Option<Vec<usize>> = ty.dims[1..].iter().map(|d| usize::try_from(d.known()?).ok()).collect();
+    match own {
+        Some(own) if own.iter().product::<usize>() == found.iter().product::<usize>() => Ok(own),
+        None if ty.rank() == found.len() + 1 => Ok(found.to_vec()),
+        _ => Err(wrong()),
+    }
+}
+
+/// A view of numbers in memory.
+fn view<'a, T: bytemuck::NoUninit>(dtype: DType, shape: &'a [usize], data: &'a [T]) -> TensorView<'a> {
+    TensorView { dtype, shape, data: bytemuck::cast_slice(data) }
+}
+
+/// The targets of a batch, and their extents.
+fn targets<'a>(batch: &'a Batch<'_>, shape: &'a mut Vec<usize>) -> TensorView<'a> {
+    shape.clear();
+    shape.push(batch.len);
+    match batch.targets {
+        TargetSlice::Classes(classes) => view(DType::I64, shape, classes),
+        TargetSlice::Values { data, shape: own } => {
+            shape.extend_from_slice(own);
+            view(DType::F32, shape, data)
+        }
+    }
+}
+
+fn scalar<T: bytemuck::AnyBitPattern>(context: &Context, index: usize) -> Result<T, RunError> {
+    let found = context.output(index)?.tensor().and_then(|view| bytemuck::try_pod_read_unaligned(view.data).ok());
+    found.ok_or_else(|| RunError::Internal(format!("output {index} is no scalar")))
+}
+
+fn count(context: &Context, index: Option<usize>) -> Result<Option<u64>, RunError> {
+    index.map(|index| scalar::<i64>(context, index).map(|n| u64::try_from(n).unwrap_or(0))).transpose()
+}
+
+impl Stepper for CompiledStepper {
+    fn step(&mut self, batch: &Batch<'_>, hyper: &Hyper) -> Result<StepResult, StepError> {
+        let numbers = self.config.optimizer.scalars(hyper);
+        let numbers = [
+            numbers.learning_rate as f32,
+            numbers.momentum as f32,
+            numbers.first_correction as f32,
+            numbers.second_correction as f32,
+        ];
+        let (extents, mut target) = (self.extents(batch.len), Vec::new());
+        let mut inputs: Vec<InputRef<'_>> =
+            vec![view(DType::F32, &extents, batch.inputs).into(), targets(batch, &mut target).into()];
+        inputs.extend(numbers.chunks(1).map(|n| InputRef::from(view(DType::F32, &[], n))));
+        self.step.step(&inputs, &mut self.states)?;
+        Ok(StepResult {
+            loss: scalar(&self.step, 0)?,
+            correct: count(&self.step, self.outputs.correct)?,
+            grad_norm: scalar(&self.step, self.outputs.norm)?,
+        })
+    }
+
+    fn evaluate(&mut self, batch: &Batch<'_>) -> Result<EvalResult, StepError> {
+        let (extents, mut target) = (self.extents(batch.len), Vec::new());
+        let mut inputs: Vec<InputRef<'_>> =
+            vec![view(DType::F32, &extents, batch.inputs).into(), targets(batch, &mut target).into()];
+        for &at in &self.judged {
+            let view = self.states.get(at).and_then(StateBuffer::view);
+            inputs.push(view.ok_or_else(|| RunError::Internal("state that grows".to_owned()))?.into());
+        }
+        self.evaluate.run(&inputs)?;
+        let correct = if self.outputs.correct.is_some() { Some(1) } else { None };
+        Ok(EvalResult { loss: scalar(&self.evaluate, 0)?, correct: count(&self.evaluate, correct)? })
+    }
+
+    fn state(&self) -> Result<State, StepError> {
+        let named = self.states.iter().map(|state| Ok((state.name().to_owned(), state.to_tensor()?)));
+        Ok(named.collect::<Result<IndexMap<_, _>, RunError>>()?)
+    }
+
+    fn set_state(&mut self, state: &State) -> Result<(), StepError> {
+        for buffer in &mut self.states {
+            let value = state.get(buffer.name());
+            let value = value.ok_or_else(|| StepperError::State { name: buffer.name().to_owned() })?;
+            buffer.set(value.into())?;
+        }
+        Ok(())
+    }
+
+    fn classes(&self) -> Option<usize> {
+        self.classes
+    }
+
+    fn anomaly(&self) -> Option<String> {
+        let bad = |state: &&StateBuffer| {
+            let values: Vec<f32> = bytemuck::try_cast_slice(state.bytes()).map(<[f32]>::to_vec).unwrap_or_default();
+            state.dtype() == DType::F32 && values.iter().any(|v| !v.is_finite())
+        };
+        let named = self.states.iter().filter(|state| !state.name().starts_with(OPTIMIZER_PREFIX)).find(bad);
+        named.map(|state| format!("parameter `{}` is not finite after the step", state.name()))
+    }
+}
