@@ -24,7 +24,7 @@ use super::append::appended;
 use super::cost::{self, Cones, LAUNCH, Limits};
 use super::frontier::{self, Frontier};
 use super::profile::{Profile, Taken};
-use super::{is_fusable, is_small, kernel_shape_of, rounds_with_user};
+use super::{is_fusable, is_small, kernel_shape_of};
 use crate::manager::Remark;
 
 /// A function with its ops numbered in dependency order.
@@ -380,11 +380,7 @@ impl<'g, 'f> Former<'g, 'f> {
             }
             return false;
         }
-        let bound = rounds_with_user(self.g.f, self.g.value(p));
-        if !free
-            && !bound
-            && let Some((again, stored)) = self.is_dearer(p, consumers.len(), loaded)
-        {
+        if !free && let Some((again, stored)) = self.is_dearer(p, consumers.len(), loaded) {
             let label = consumers.iter().map(|&c| self.group_label(c)).collect::<Vec<_>>().join(", ");
             self.remark(p, &label, format!("computing it where it is used costs {again:.0}, storing it {stored:.0}"));
             return false;

@@ -39,13 +39,12 @@
 //! - F9 *Costs the former of groups relies on.* A value used in several sections may be computed again in each or kept
 //!   in a buffer of R elements: the compiler's choice. A value of one element is computed once, outside the loops.
 //! - F10 *Bits.* Whatever the grouping, results are those of the single ops: fusing never changes a result in strict
-//!   mode. Numerics stay on the ops of the body. Where a product rounds together with the sum that takes it, both are
-//!   computed in one kernel ([`rounds_with_user`]), so that an expression has the same bits wherever it is computed:
-//!   the gradient of a maximum looks for it among values that are computed again.
+//!   mode. Numerics stay on the ops of the body; which products round together with a sum is settled before ([`contract`]).
 //! - F11 *Appends.* A `concat` that appends to a donated input, and the views that change nothing around it, are in no
 //!   body ([`append()`]): the compiler writes only what is new.
 
 mod append;
+mod contract;
 mod cost;
 mod former;
 mod frontier;
@@ -58,7 +57,7 @@ mod tests;
 
 use std::collections::BTreeSet;
 
-use frit_ir::{BinaryOp, Function, Module, NodeId, Op, Value};
+use frit_ir::{Function, Module, NodeId, Op, Value};
 
 use crate::manager::{Context, Pass, PassError};
 use crate::simplify::cse::merge_equal;
@@ -110,6 +109,7 @@ fn fuse(f: &mut Function, context: &mut Context<'_>) -> Result<(), PassError> {
             fuse(region, context)?;
         }
     }
+    contract::settle(f);
     recompute::recompute(f, context)?;
     let limits = Limits {
         ops: context.step().get("max-ops", MAX_OPS) as f64,
@@ -149,24 +149,6 @@ fn fuse(f: &mut Function, context: &mut Context<'_>) -> Result<(), PassError> {
             return Ok(());
         }
     }
-}
-
-/// Whether a value is a product, or one that is chosen almost everywhere, that may round together with a sum of it.
-pub(crate) fn rounds_with_user(f: &Function, value: Value) -> bool {
-    let is_product = |v: Value| {
-        let node = f.node(v.node);
-        node.op == Op::Binary(BinaryOp::Mul) && node.numerics.contract
-    };
-    let node = f.node(value.node);
-    let chosen = match (&node.op, node.operands()) {
-        (Op::Select { likely }, [_, usual, _]) => likely.0 && is_product(*usual),
-        _ => is_product(value),
-    };
-    let takes = |(user, _): (NodeId, usize)| {
-        let user = f.node(user);
-        user.op == Op::Binary(BinaryOp::Add) && user.numerics.contract
-    };
-    chosen && f.uses(value).into_iter().any(takes)
 }
 
 fn plan(f: &Function, limits: Limits, context: &mut Context<'_>) -> Result<Vec<Outline>, PassError> {

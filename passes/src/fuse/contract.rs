@@ -1,0 +1,56 @@
+//! Which products round together with the sum that takes them: settled before kernels are formed.
+//!
+//! A kernel may write `x y + z` as one operation that rounds once. If it did so wherever both happen to be in one
+//! kernel, an expression would have other bits where it is computed again from a product that was stored, and the
+//! gradient of a maximum would not find it among them. So a sum keeps its leave to contract only when its product has no
+//! other use, in the whole function: then nothing stores the product, and every copy of both contracts.
+
+use frit_ir::{BinaryOp, DType, Function, Numerics, Op, ReduceKind, Value};
+
+/// Takes the leave from sums whose products others use; puts the product that contracts first.
+pub(super) fn settle(f: &mut Function) {
+    for id in f.nodes() {
+        let node = f.node(id);
+        if !node.numerics.contract {
+            continue;
+        }
+        let chosen = match (&node.op, node.operands()) {
+            (Op::Binary(BinaryOp::Add), [a, b]) => match (is_own(f, *a), is_own(f, *b)) {
+                (true, _) => continue,
+                (false, true) => Some((*b, *a)),
+                (false, false) => None,
+            },
+            (Op::Reduce { kind: ReduceKind::Sum, .. }, [x]) if is_own(f, *x) || !is_product(f, *x) => continue,
+            (Op::Reduce { kind: ReduceKind::Sum, .. }, _) => None,
+            _ => continue,
+        };
+        match chosen {
+            Some((first, second)) => {
+                f.set_operand(id, 0, first);
+                f.set_operand(id, 1, second);
+            }
+            None => {
+                let numerics = Numerics { contract: false, ..f.node(id).numerics };
+                f.set_numerics(id, numerics);
+            }
+        }
+    }
+}
+
+fn is_product(f: &Function, value: Value) -> bool {
+    let node = f.node(value.node);
+    let float = f.ty(value).tensor().is_some_and(|t| matches!(t.dtype, DType::F32 | DType::F64));
+    node.op == Op::Binary(BinaryOp::Mul) && node.numerics.contract && float
+}
+
+/// Whether a value is a product, or a choice of one almost everywhere, that nothing else uses.
+fn is_own(f: &Function, value: Value) -> bool {
+    if f.use_count(value) != 1 {
+        return false;
+    }
+    let node = f.node(value.node);
+    match (&node.op, node.operands()) {
+        (Op::Select { likely }, [_, usual, _]) if likely.0 => f.use_count(*usual) == 1 && is_product(f, *usual),
+        _ => is_product(f, value),
+    }
+}
