@@ -3,7 +3,7 @@
 //! A kernel may write `x y + z` as one operation that rounds once. If it did so wherever both happen to be in one
 //! kernel, an expression would have other bits where it is computed again from a product that was stored, and the
 //! gradient of a maximum would not find it among them. So a sum keeps its leave to contract only when its product has no
-//! other use, in the whole function: then nothing stores the product, and every copy of both contracts.
+//! other use, in the whole function, and what rounds so is never stored ([`rounds_with_user`]): every copy of both contracts.
 
 use frit_ir::{BinaryOp, DType, Function, Numerics, Op, ReduceKind, Value};
 
@@ -53,4 +53,13 @@ fn is_own(f: &Function, value: Value) -> bool {
         (Op::Select { likely }, [_, usual, _]) if likely.0 => f.use_count(*usual) == 1 && is_product(f, *usual),
         _ => is_product(f, value),
     }
+}
+
+/// Whether a value rounds together with a sum that takes it, after [`settle`]: it is computed where that is.
+pub(super) fn rounds_with_user(f: &Function, value: Value) -> bool {
+    f.uses(value).into_iter().any(|(user, operand)| match &f.node(user).op {
+        Op::Binary(BinaryOp::Add) => operand == 0 && f.node(user).numerics.contract,
+        Op::Select { likely } => likely.0 && operand == 1 && rounds_with_user(f, Value { node: user, result: 0 }),
+        _ => false,
+    })
 }

@@ -16,6 +16,7 @@ use frit_ir::types::TensorType;
 use frit_ir::{Node, Op, UnaryOp, Value};
 
 use super::SMALL_REDUCE;
+use super::contract::rounds_with_user;
 use super::former::Graph;
 
 /// Operations that starting one kernel more is worth.
@@ -86,7 +87,7 @@ pub(super) fn likely_stored(g: &Graph<'_>, users: &[Vec<usize>], cones: &mut Con
         // From here on the answer is yes.
         let enough = g.access(value) * (1.0 + n) / (n - 1.0) + 1.0;
         let once = cones.cost(g, p, &stored, enough.min(1000.0));
-        stored[p] = once * n > once + g.access(value) * (1.0 + n);
+        stored[p] = once * n > once + g.access(value) * (1.0 + n) && !rounds_with_user(g.f, value);
     }
     stored
 }

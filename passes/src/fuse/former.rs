@@ -21,6 +21,7 @@ use frit_ir::types::{Dim, TensorType};
 use frit_ir::{Function, Node, NodeId, Op, Value};
 
 use super::append::appended;
+use super::contract::rounds_with_user;
 use super::cost::{self, Cones, LAUNCH, Limits};
 use super::frontier::{self, Frontier};
 use super::profile::{Profile, Taken};
@@ -380,7 +381,11 @@ impl<'g, 'f> Former<'g, 'f> {
             }
             return false;
         }
-        if !free && let Some((again, stored)) = self.is_dearer(p, consumers.len(), loaded) {
+        let bound = rounds_with_user(self.g.f, self.g.value(p));
+        if !free
+            && !bound
+            && let Some((again, stored)) = self.is_dearer(p, consumers.len(), loaded)
+        {
             let label = consumers.iter().map(|&c| self.group_label(c)).collect::<Vec<_>>().join(", ");
             self.remark(p, &label, format!("computing it where it is used costs {again:.0}, storing it {stored:.0}"));
             return false;

@@ -25,6 +25,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::EdgeRef;
 
 use super::append::appended;
+use super::contract::rounds_with_user;
 use super::cost::{self, is_rare, ops};
 use super::{SPLIT_ABOVE, is_fusable, is_small};
 use crate::manager::{Context, PassError};
@@ -145,7 +146,11 @@ impl Levels {
             }
             let again = if seldom { 0.0 } else { recompute_cost(f, value) };
             network.edge(network.source, into, scaled(again));
-            let store = if is_source(&node.op) { NEVER } else { scaled(self.store_cost(f, value)) };
+            let store = if is_source(&node.op) || rounds_with_user(f, value) {
+                NEVER
+            } else {
+                scaled(self.store_cost(f, value))
+            };
             network.edge(into, out, store);
             for operand in node.operands() {
                 let (_, from) = network.value(*operand);
