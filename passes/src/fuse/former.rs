@@ -353,8 +353,8 @@ impl<'g, 'f> Former<'g, 'f> {
             growing.shape.clone()?;
             growing.profile.with(self.g, p)
         };
-        // What costs nothing breaks no limit.
-        if !free {
+        // What costs nothing breaks no limit, nor does what has to be where its sum is.
+        if !free && !rounds_with_user(self.g.f, self.g.value(p)) {
             self.check_limits(taken)?;
         }
         Ok((taken, anew))
