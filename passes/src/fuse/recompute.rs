@@ -61,7 +61,8 @@ struct Levels {
     given: HashSet<NodeId>,
     /// Values that are stored for an earlier level.
     stored: HashSet<Value>,
-    order: Vec<NodeId>,
+    /// The ops of each level, in order.
+    ops: Vec<Vec<NodeId>>,
 }
 
 /// What a level computes again and what it reads.
@@ -91,7 +92,13 @@ impl Levels {
             }
         }
         let last = level.values().copied().max().unwrap_or(0);
-        Some(Levels { level, last, given, stored: HashSet::new(), order })
+        let mut ops = vec![Vec::new(); last + 1];
+        for id in order {
+            if let Some(at) = level.get(&id) {
+                ops[*at].push(id);
+            }
+        }
+        Some(Levels { level, last, given, stored: HashSet::new(), ops })
     }
 
     fn at(&self, id: NodeId) -> usize {
@@ -101,7 +108,7 @@ impl Levels {
     /// Values of earlier levels that ops of this one read and that don't lie in memory.
     fn asked(&self, f: &Function, level: usize) -> BTreeSet<Value> {
         let mut asked = BTreeSet::new();
-        for &id in self.order.iter().filter(|id| self.at(**id) == level) {
+        for &id in &self.ops[level] {
             if self.given.contains(&id) && !is_barrier_reduce(f, id) {
                 continue;
             }
@@ -190,7 +197,8 @@ impl Levels {
         self.stored.extend(&cut.stored);
         let copied: HashSet<NodeId> = cut.copied.iter().copied().collect();
         let mut copies: HashMap<NodeId, NodeId> = HashMap::new();
-        let order: Vec<NodeId> = self.order.iter().copied().filter(|id| copied.contains(id)).collect();
+        let earlier = self.ops.iter().take(level).flatten();
+        let order: Vec<NodeId> = earlier.copied().filter(|id| copied.contains(id)).collect();
         let mut made = Vec::with_capacity(order.len());
         for id in order {
             let node = f.node(id);
@@ -203,7 +211,7 @@ impl Levels {
             copies.insert(id, copy);
             made.push(copy);
         }
-        for &id in self.order.iter().filter(|id| self.at(**id) == level) {
+        for &id in &self.ops[level] {
             if self.given.contains(&id) && !is_barrier_reduce(f, id) {
                 continue;
             }
@@ -216,10 +224,8 @@ impl Levels {
         for &copy in &made {
             self.level.insert(copy, level);
         }
-        // Copies come before what uses them: in the list, at the first op of their level.
-        let at =
-            self.order.iter().position(|id| self.at(*id) == level && !made.contains(id)).unwrap_or(self.order.len());
-        self.order.splice(at..at, made);
+        // Copies come before what uses them.
+        self.ops[level].splice(0..0, made);
     }
 }
 
