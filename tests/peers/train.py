@@ -176,6 +176,7 @@ def check(binary):
     import torch
     from torch.nn import functional
 
+    wrong = []
     for kind in ("af-kan", "mlp"):
         for data in ("normal", "pixels"):
             with tempfile.TemporaryDirectory() as folder:
@@ -189,18 +190,24 @@ def check(binary):
                 np.savez(folder / "data.npz", x=np.tile(x.numpy(), (STEPS, 1)), y=np.tile(labels.numpy(), STEPS))
                 np.savez(folder / "judge.npz", x=x.numpy(), y=labels.numpy())
                 names = ["train", kind, "--data", folder / "data.npz", "--validation", folder / "judge.npz", "--label", "y"]
-                done, error = frit.record(binary, *names, "--epochs", "1", "--out", folder / "run")
-                if error:
-                    sys.exit(f"frit train {kind}: {error}")
-                found = json.loads((folder / "run" / "metrics.jsonl").read_text().splitlines()[0])
+                found = {}
+                for math in ("strict", "fast"):
+                    flags = ["--epochs", "1", "--math", math, "--out", folder / math]
+                    _, error = frit.record(binary, *names, *flags)
+                    if error:
+                        sys.exit(f"frit train {kind}: {error}")
+                    found[math] = json.loads((folder / math / "metrics.jsonl").read_text().splitlines()[0])
             step = torch_step(module, x, labels, False)
             expected = {"train_loss": statistics.mean(step().item() for _ in range(STEPS))}
             with torch.no_grad():
                 expected["validation_loss"] = functional.cross_entropy(module(x), labels).item()
-            for name, value in expected.items():
-                if abs(found[name] - value) > 1e-3 * value:
-                    sys.exit(f"{kind}, {data}: {name} is {found[name]} of frit, {value} of torch")
-    print(f"losses of {STEPS} steps and of the network after them: as torch's, both networks, both kinds of data")
+            for math, losses in found.items():
+                for name, value in expected.items():
+                    if abs(losses[name] - value) > 1e-3 * value:
+                        wrong.append(f"{kind}, {data}, {math} math: {name} is {losses[name]:.6f} of frit, {value:.6f} of torch")
+    if wrong:
+        sys.exit("\n".join(wrong))
+    print(f"losses of {STEPS} steps and of the network after them: as torch's, both networks, both kinds of data, strict and fast math")
 
 
 def safetensors(content):
