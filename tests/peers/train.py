@@ -11,10 +11,10 @@ Each program is a process that stays and runs a few milliseconds when it is aske
 moment of the machine hits all, and times are as in models.py. Ratios are taken round by round; above 1: frit is faster.
 The last column is frit's AF-KAN over torch.compile's MLP: below 1, AF-KAN trains in less than others need for the MLP.
 Rows `@128` hold frit's vectors to 128 bits (torch's stay as wide as the machine's).
-Before anything is timed, the gradients and the update of the AF-KAN written here are compared with frit's loss curve:
-both start from frit's initial values, and must have the same losses over a few steps.
+Before anything is timed, torch and `frit train` take a few steps from the same initial values on the same batch; their
+losses must agree, under strict and fast math.
 """
-import argparse, fnmatch, json, pathlib, statistics, subprocess, sys, tempfile, time
+import argparse, fnmatch, json, os, pathlib, statistics, subprocess, sys, tempfile, time
 
 import frit
 from matmul import Worker, cpu, versions, with_packages
@@ -245,11 +245,13 @@ def main():
     options = parser.parse_args()
     binary, records = frit.binary(), []
     check(binary)
+    if os.getloadavg()[0] > 1:
+        print("note: others use this machine: with several threads, programs that wait for each other by spinning are far slower")
     for threads in map(int, options.threads.split(",")):
         def torch_worker(peer):
             return Peer([sys.executable, __file__, "--serve", peer, str(threads)], threads)
 
-        # The compiled MLP is there beside every network.
+        # torch.compile's MLP is there beside every network, as `mlp`.
         peers = {**{peer: torch_worker(peer) for peer in PEERS}, "mlp": torch_worker("compile")}
         print(f"\n{threads} thread(s), a step in median microseconds, and times slower than frit; {cpu()}")
         print(f"{'network':<26} {'frit':>9} {'eager':>9} {'compile':>9}   {'eager/frit':>10} {'compile/frit':>12} {'frit/compiled MLP':>18}")
