@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Everything that is measured side by side, in one go: products, whole networks, the cost model.
+"""Everything that is measured side by side, in one go: products, whole networks, training steps, the cost model.
 
 usage: run.py [--threads 1,2] [--json FOLDER]
 """
@@ -8,7 +8,7 @@ import argparse, pathlib, subprocess, sys
 from matmul import with_packages
 
 HERE = pathlib.Path(__file__).resolve().parent
-PARTS = {"matmul": ["--rounds", "5"], "models": [], "cost": []}
+PARTS = {"matmul": ["--rounds", "5"], "models": [], "train": [], "cost": []}
 
 
 def main():

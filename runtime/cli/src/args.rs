@@ -7,7 +7,7 @@ use frit_ir::model::{Activation, BasisFunction, Combination, Method, Norm};
 
 mod train;
 
-pub(crate) use train::{ExportArgs, TrainArgs};
+pub(crate) use train::{ExportArgs, NetworkFlags, StepData, StepFlags, TrainArgs};
 
 /// A neural-network graph compiler: import a model, see what every pass does to it, run it as machine code.
 #[derive(Debug, Parser)]
@@ -54,7 +54,8 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// Show ops, shapes, parameters, FLOPs, bytes, peak memory, kernels, and why things were not fused
     Inspect(InspectArgs),
-    /// Time a model: median and minimum over many runs
+    /// Time a model, or a step of its training: median and minimum over many runs
+    #[command(after_help = train::BENCH_HELP)]
     Bench(BenchArgs),
     /// Write a new network with initial values as a .frit file
     #[command(after_help = "Examples:\n  frit new af-kan -o kan.frit\n  \
@@ -281,7 +282,7 @@ pub(crate) struct InspectArgs {
 /// `frit bench`
 #[derive(Args, Debug)]
 pub(crate) struct BenchArgs {
-    /// The model
+    /// The model; with --train also af-kan or mlp
     #[arg(value_hint = ValueHint::AnyPath)]
     pub(crate) model: PathBuf,
     #[command(flatten)]
@@ -292,6 +293,10 @@ pub(crate) struct BenchArgs {
     /// Time when asked: for each line of stdin, milliseconds to run for, answer fastest and median nanoseconds, and runs
     #[arg(long, conflicts_with_all = ["runs", "json"])]
     pub(crate) serve: bool,
+    #[command(flatten)]
+    pub(crate) step: StepFlags,
+    #[command(flatten)]
+    pub(crate) network: NetworkFlags,
     #[command(flatten)]
     pub(crate) trust: TrustFlag,
     #[command(flatten)]

@@ -286,7 +286,7 @@ fn asked_bits(flags: &CompileFlags) -> Option<VectorBits> {
 }
 
 /// Bits of the vectors that code for this machine uses.
-fn vector_bits(flags: &CompileFlags) -> Done<u32> {
+pub(crate) fn vector_bits(flags: &CompileFlags) -> Done<u32> {
     Ok(vectors(flags).bits(&Target::host()?).bits())
 }
 

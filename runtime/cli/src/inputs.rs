@@ -16,7 +16,7 @@ use crate::error::{CliError, Done};
 use crate::numbers::from_f64s;
 
 /// Elements that a made-up input may have.
-const MADE_LIMIT: usize = 1 << 30;
+pub(crate) const MADE_LIMIT: usize = 1 << 30;
 
 /// Name and type of each input.
 pub(crate) type Ports = [(String, ValueType)];

@@ -28,7 +28,7 @@ pub enum StepperError {
     Graph(#[from] graph::TrainError),
     /// A pass, the compiler or the loader refused.
     #[error(transparent)]
-    Load(#[from] LoadError),
+    Load(Box<LoadError>),
     /// Memory for state, or a run.
     #[error(transparent)]
     Run(#[from] RunError),
@@ -56,6 +56,12 @@ pub enum StepperError {
     },
 }
 
+impl From<LoadError> for StepperError {
+    fn from(error: LoadError) -> StepperError {
+        StepperError::Load(Box::new(error))
+    }
+}
+
 /// A network that trains by compiled functions.
 pub struct CompiledStepper {
     step: Context,
@@ -77,14 +83,14 @@ struct Outputs {
     norm: usize,
 }
 
-/// The compiler's options for a run.
-fn options(config: &Config) -> CompileOptions {
+/// The compiler's options for a run: settings decide what its results depend on, `base` the rest.
+fn options(config: &Config, base: &CompileOptions) -> CompileOptions {
     let level = Level::from_digit(config.compile.level).unwrap_or_default();
     let math = match config.compile.math {
         MathKind::Strict => Math::Strict,
         MathKind::Fast => Math::Fast,
     };
-    CompileOptions { level, math, ..CompileOptions::default() }
+    CompileOptions { level, math, ..base.clone() }
 }
 
 /// The update that settings describe.
@@ -117,21 +123,33 @@ fn recipe<'c>(config: &'c Config, module: &Module) -> Recipe<'c> {
 }
 
 fn known(ty: &ValueType) -> Option<Vec<usize>> {
-    ty.tensor()?.known_dims()?.into_iter().map(|d| usize::try_from(d).ok()).collect()
+    ty.tensor()?.known_dims()
 }
 
 impl CompiledStepper {
-    /// Compiles a network's training step. `sample` are the extents of one sample of the data.
+    /// Compiles a network's training step. `sample` are the extents of one sample of the data. Level and math are those
+    /// of `config`, which a run that goes on keeps; all else is as `compile` has it, but states: they are the step's own.
     ///
     /// # Errors
     /// Settings that don't fit the network, a network that has no gradient or does not take the samples, what the
     /// compiler refuses, no memory.
-    pub fn new(mut module: Module, config: &Config, sample: &[usize]) -> Result<CompiledStepper, StepperError> {
+    pub fn new(
+        mut module: Module,
+        config: &Config,
+        sample: &[usize],
+        compile: &CompileOptions,
+    ) -> Result<CompiledStepper, StepperError> {
         let names: Vec<&str> = module.params.keys().map(String::as_str).collect();
         config.check_patterns(&names)?;
-        let mut options = options(config);
-        // Losses and updates join core ops.
-        let early = CompileOptions { passes: Some("legalize,shape,canonicalize".to_owned()), ..options.clone() };
+        let mut options = CompileOptions { state: Vec::new(), ..options(config, compile) };
+        // Losses and updates join core ops. Extents are given here, once; counts and dumps are of the step.
+        let early = CompileOptions {
+            passes: Some("legalize,shape,canonicalize".to_owned()),
+            dims: std::mem::take(&mut options.dims),
+            fuel: None,
+            dump_dir: None,
+            ..options.clone()
+        };
         let pipeline = pipeline(&early).map_err(LoadError::Compile)?;
         run_passes(&mut module, &pipeline, &early).map_err(LoadError::Compile)?;
         let made = train_module(&module, &recipe(config, &module))?;

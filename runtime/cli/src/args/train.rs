@@ -1,9 +1,9 @@
-//! Flags of `frit train` and `frit export`. A flag that is not given says nothing: the settings' file or their default
+//! Flags of `frit train`, `frit bench --train` and `frit export`. A flag that is not given says nothing: the settings' file or their default
 //! counts then.
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueHint};
+use clap::{Args, ValueEnum, ValueHint};
 use frit_runtime::train::Schedule;
 
 use super::{CompileFlags, JsonFlag, name_value};
@@ -18,6 +18,13 @@ pub(super) const TRAIN_HELP: &str = "Examples:\n  \
     all.\nThe run's folder: config.toml, metrics.csv, metrics.jsonl, curves.svg, report.html, best.safetensors, \
     last.safetensors.\nData comes in its own order unless --shuffle is given. The first Ctrl-C stops after the step at \
     work and saves; --resume goes on.";
+
+/// What stands under the help of `frit bench`.
+pub(super) const BENCH_HELP: &str = "Examples:\n  \
+    frit bench model.onnx --threads 1\n  \
+    frit bench af-kan --train --batch 64 --data pixels\n\n\
+    With --train a run is a whole training step on one batch of made inputs and labels: forward, cross-entropy, \
+    backward, AdamW\n(learning rate 0.001, weight decay 0.0001). MODEL is then af-kan, mlp or a model's file.";
 
 /// `frit train`
 #[derive(Args, Debug)]
@@ -80,6 +87,40 @@ pub(crate) struct NetworkFlags {
     /// Order of AF-KAN (3)
     #[arg(long, value_name = "N")]
     pub(crate) order: Option<usize>,
+}
+
+impl NetworkFlags {
+    /// The first flag given.
+    pub(crate) fn given(&self) -> Option<&'static str> {
+        let given =
+            [(self.layers.is_some(), "--layers"), (self.grid.is_some(), "--grid"), (self.order.is_some(), "--order")];
+        given.into_iter().find(|(given, _)| *given).map(|(_, name)| name)
+    }
+}
+
+/// Inputs that a step is timed with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StepData {
+    /// The standard normal distribution
+    #[default]
+    Normal,
+    /// As images of MNIST: half of the numbers are -1, the others of 256 shades up to 1
+    Pixels,
+}
+
+/// A training step to time.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Training step")]
+pub(crate) struct StepFlags {
+    /// Time a training step: forward, backward, update
+    #[arg(long, conflicts_with_all = ["inputs", "trust_code", "states"])]
+    pub(crate) train: bool,
+    /// Records a step; default: as many as the model fixes, else 64
+    #[arg(long, value_name = "N", requires = "train", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) batch: Option<u32>,
+    /// Numbers of the inputs (normal)
+    #[arg(long, value_enum, value_name = "KIND", requires = "train")]
+    pub(crate) data: Option<StepData>,
 }
 
 /// The data.

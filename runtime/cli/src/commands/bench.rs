@@ -1,9 +1,11 @@
-//! `frit bench`: how long a run takes, median and minimum of many.
+//! `frit bench`: how long a run takes, median and minimum of many. With `--train` a run is a step of training: [`step`].
+
+mod step;
 
 use std::time::{Duration, Instant};
 
+use frit_runtime::CodeSource;
 use frit_runtime::pool::Pool;
-use frit_runtime::{CodeSource, Context};
 use serde_json::json;
 
 use crate::args::BenchArgs;
@@ -11,7 +13,7 @@ use crate::commands::run::execute;
 use crate::console::Console;
 use crate::engine;
 use crate::error::{CliError, Done};
-use crate::inputs::{self, Bound};
+use crate::inputs;
 use crate::table::{milliseconds, time};
 
 /// Runs before the first that counts last at least this long, so that clocks and caches settle.
@@ -26,11 +28,14 @@ pub(crate) struct Timing {
     pub(crate) least: Duration,
 }
 
+/// What is timed.
+pub(crate) type Run<'r> = dyn FnMut() -> Done + 'r;
+
 /// Times runs after a warm-up.
-pub(crate) fn measure(context: &mut Context, bound: &[Bound], runs: u32, warm_up: Duration) -> Done<Timing> {
+pub(crate) fn measure(run: &mut Run<'_>, runs: u32, warm_up: Duration) -> Done<Timing> {
     let start = Instant::now();
     loop {
-        execute(context, bound)?;
+        run()?;
         if start.elapsed() >= warm_up {
             break;
         }
@@ -38,7 +43,7 @@ pub(crate) fn measure(context: &mut Context, bound: &[Bound], runs: u32, warm_up
     let mut times = Vec::new();
     for _ in 0..runs.max(1) {
         let start = Instant::now();
-        execute(context, bound)?;
+        run()?;
         times.push(start.elapsed());
     }
     times.sort_unstable();
@@ -47,8 +52,8 @@ pub(crate) fn measure(context: &mut Context, bound: &[Bound], runs: u32, warm_up
 }
 
 /// Bursts of runs, each asked for by a line, so that whoever compares can take turns with others.
-fn serve(context: &mut Context, bound: &[Bound], console: &Console) -> Done {
-    execute(context, bound)?;
+fn serve(run: &mut Run<'_>, console: &Console) -> Done {
+    run()?;
     console.line("ready")?;
     for line in std::io::stdin().lines() {
         let line =
@@ -59,7 +64,7 @@ fn serve(context: &mut Context, bound: &[Bound], console: &Console) -> Done {
         let (start, burst, mut times) = (Instant::now(), Duration::from_millis(asked), Vec::new());
         while times.len() < 3 || start.elapsed() < burst {
             let begin = Instant::now();
-            execute(context, bound)?;
+            run()?;
             times.push(begin.elapsed());
         }
         times.sort_unstable();
@@ -71,6 +76,12 @@ fn serve(context: &mut Context, bound: &[Bound], console: &Console) -> Done {
 
 /// Runs the command.
 pub(crate) fn run(args: &BenchArgs) -> Done {
+    if args.step.train {
+        return step::run(args);
+    }
+    if let Some(flag) = args.network.given() {
+        return Err(CliError::usage(format!("{flag} is for a network that is made"), "add --train, or leave it out"));
+    }
     let mut console = Console::new(&args.json)?;
     engine::set_threads(args.flags.threads);
     inputs::check_files(&args.inputs)?;
@@ -85,10 +96,11 @@ pub(crate) fn run(args: &BenchArgs) -> Done {
         console.line(line)?;
     }
     let mut context = model.context();
+    let mut once = || execute(&mut context, &bound);
     if args.serve {
-        return serve(&mut context, &bound, &console).map_err(|e| e.in_file(file));
+        return serve(&mut once, &console).map_err(|e| e.in_file(file));
     }
-    let timing = measure(&mut context, &bound, args.runs, WARM_UP).map_err(|e| e.in_file(file))?;
+    let timing = measure(&mut once, args.runs, WARM_UP).map_err(|e| e.in_file(file))?;
     let threads = Pool::global().threads();
     let bits = ready.vector_bits(&args.flags)?;
     let vectors = bits.map_or(String::new(), |bits| format!(", vectors of {bits} bits"));

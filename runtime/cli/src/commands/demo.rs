@@ -145,9 +145,10 @@ fn check(model: &Model, outputs: &[(String, HostValue)]) -> Done<Difference> {
 
 /// As many runs as fit in the time.
 fn timed(context: &mut frit_runtime::Context, bound: &[Bound]) -> Done<Timing> {
-    let once = measure(context, bound, 3, TIMED / 10)?.median;
+    let mut run = || execute(context, bound);
+    let once = measure(&mut run, 3, TIMED / 10)?.median;
     let runs = TIMED.as_secs_f64() / once.as_secs_f64().max(1e-9);
-    measure(context, bound, (runs as u32).clamp(3, RUNS), Duration::ZERO)
+    measure(&mut run, (runs as u32).clamp(3, RUNS), Duration::ZERO)
 }
 
 fn shapes(bound: &[Bound]) -> String {

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use frit_ir::Module;
 use frit_ir::model::{AfKan, Mlp};
+use frit_runtime::compile::CompileOptions;
 use frit_runtime::data::dataset::{TrainingData, source};
 use frit_runtime::train::config::{LossKind, MathKind};
 use frit_runtime::train::optimizer::DecayGroup;
@@ -18,7 +19,7 @@ use frit_runtime::train::{
 };
 use serde_json::json;
 
-use crate::args::{Math, TrainArgs};
+use crate::args::{CompileFlags, Math, NetworkFlags, TrainArgs};
 use crate::console::Console;
 use crate::engine;
 use crate::error::{CliError, Done};
@@ -45,12 +46,13 @@ pub(crate) fn run(args: &TrainArgs) -> Done {
     if let Err(error) = handler {
         Console::new(&args.json)?.note(format_args!("an interrupt will end the run without a checkpoint: {error}"));
     }
-    run_with(args, &stepper, &STOP)
+    let options = engine::options(&args.flags);
+    run_with(args, &move |config, data| stepper(config, data, &options), &STOP)
 }
 
 /// The compiled step of a network.
-fn stepper(config: &Config, data: &TrainingData) -> Done<Box<dyn Stepper>> {
-    Ok(Box::new(CompiledStepper::new(network(config)?, config, data.train.shape())?))
+fn stepper(config: &Config, data: &TrainingData, options: &CompileOptions) -> Done<Box<dyn Stepper>> {
+    Ok(Box::new(CompiledStepper::new(network(config)?, config, data.train.shape(), options)?))
 }
 
 /// The network that settings name: built in, or a file.
@@ -167,11 +169,6 @@ fn absolute_text(text: &str) -> Done<String> {
 
 /// Flags over settings; settings that must be there.
 fn apply(config: &mut Config, args: &TrainArgs) -> Done {
-    fn set<T: Clone>(to: &mut T, from: &Option<T>) {
-        if let Some(value) = from {
-            to.clone_from(value);
-        }
-    }
     fn put<T: Clone>(to: &mut Option<T>, from: &Option<T>) {
         if from.is_some() {
             to.clone_from(from);
@@ -185,9 +182,7 @@ fn apply(config: &mut Config, args: &TrainArgs) -> Done {
     put(&mut config.checkpoint_steps, &args.checkpoint_steps);
     put(&mut config.memory_limit, &args.memory_limit);
     config.detect_anomaly |= args.detect_anomaly;
-    set(&mut config.network.layers, &args.network.layers);
-    set(&mut config.network.grid, &args.network.grid);
-    set(&mut config.network.order, &args.network.order);
+    apply_network(config, &args.network);
     let data = &args.data;
     set(&mut config.data.source, &data.source);
     put(&mut config.data.folder, &data.data_dir);
@@ -222,16 +217,35 @@ fn apply(config: &mut Config, args: &TrainArgs) -> Done {
     if !recipe.freeze.is_empty() {
         config.freeze.clone_from(&recipe.freeze);
     }
-    if let Some(math) = args.flags.math {
+    apply_compile(config, &args.flags);
+    complete(config)
+}
+
+/// Sets what is given.
+fn set<T: Clone>(to: &mut T, from: &Option<T>) {
+    if let Some(value) = from {
+        to.clone_from(value);
+    }
+}
+
+/// What flags say of a built-in network.
+pub(crate) fn apply_network(config: &mut Config, flags: &NetworkFlags) {
+    set(&mut config.network.layers, &flags.layers);
+    set(&mut config.network.grid, &flags.grid);
+    set(&mut config.network.order, &flags.order);
+}
+
+/// What flags say of the code that results depend on.
+pub(crate) fn apply_compile(config: &mut Config, flags: &CompileFlags) {
+    if let Some(math) = flags.math {
         config.compile.math = match math {
             Math::Strict => MathKind::Strict,
             Math::Fast => MathKind::Fast,
         };
     }
-    if args.flags.level != 3 {
-        config.compile.level = args.flags.level;
+    if flags.level != 3 {
+        config.compile.level = flags.level;
     }
-    complete(config)
 }
 
 /// What must be there, and paths that mean the same anywhere.
