@@ -275,7 +275,7 @@ impl From<StepperError> for CliError {
         };
         match error {
             StepperError::Config(e) => e.into(),
-            StepperError::Load(e) => e.into(),
+            StepperError::Load(e) => (*e).into(),
             StepperError::Run(e) => e.into(),
             e => CliError::failed(e, help),
         }

@@ -28,7 +28,7 @@ pub enum StepperError {
     Graph(#[from] graph::TrainError),
     /// A pass, the compiler or the loader refused.
     #[error(transparent)]
-    Load(#[from] LoadError),
+    Load(Box<LoadError>),
     /// Memory for state, or a run.
     #[error(transparent)]
     Run(#[from] RunError),
@@ -54,6 +54,12 @@ pub enum StepperError {
         /// Its name.
         name: String,
     },
+}
+
+impl From<LoadError> for StepperError {
+    fn from(error: LoadError) -> StepperError {
+        StepperError::Load(Box::new(error))
+    }
 }
 
 /// A network that trains by compiled functions.
@@ -117,7 +123,7 @@ fn recipe<'c>(config: &'c Config, module: &Module) -> Recipe<'c> {
 }
 
 fn known(ty: &ValueType) -> Option<Vec<usize>> {
-    ty.tensor()?.known_dims()?.into_iter().map(|d| usize::try_from(d).ok()).collect()
+    ty.tensor()?.known_dims()
 }
 
 impl CompiledStepper {
