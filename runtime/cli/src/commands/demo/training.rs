@@ -143,8 +143,9 @@ impl Trained {
     pub(super) fn failure(&self) -> Option<String> {
         let loss = |record: Option<&EpochRecord>| record.map_or(f64::NAN, |record| record.train_loss);
         let (first, last) = (loss(self.epochs.first()), loss(self.last()));
-        // Written so that a loss which is no number fails too.
-        if !(last <= LOSS * first) {
+        // No number is not below anything.
+        let fell = last <= LOSS * first;
+        if !fell {
             return Some(format!("the training loss went from {first:.4} to {last:.4}: it did not fall by half"));
         }
         let (before, after) = (self.before(), self.accuracy());
