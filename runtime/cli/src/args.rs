@@ -31,7 +31,7 @@ pub(crate) struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Import, optimise, compile, run and check an embedded AF-KAN; needs no file and no network
+    /// Import, optimise, compile, run and check an embedded AF-KAN, then train one; needs no file and no network
     Demo(DemoArgs),
     /// Compile a model; tell what every stage did, write it as .fritc, or show a stage as text
     #[command(

@@ -5,7 +5,7 @@
 
 use std::fmt::Display;
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -45,6 +45,15 @@ impl Console {
         let written =
             if self.quiet { writeln!(io::stderr().lock(), "{text}") } else { writeln!(io::stdout().lock(), "{text}") };
         written.map_err(|e| CliError::output(&e))
+    }
+
+    /// Whether lines go to a terminal that shows braille and lines: one whose locale is UTF-8, not the console of Linux.
+    pub(crate) fn draws(&self) -> bool {
+        let terminal = if self.quiet { io::stderr().is_terminal() } else { io::stdout().is_terminal() };
+        let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(set).unwrap_or_default().to_ascii_lowercase();
+        let plain = set("TERM").is_some_and(|name| matches!(name.as_str(), "dumb" | "linux"));
+        terminal && !plain && (locale.contains("utf-8") || locale.contains("utf8"))
     }
 
     /// Says something beside the work, on stderr.

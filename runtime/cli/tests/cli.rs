@@ -73,15 +73,40 @@ fn the_demo_ends_well_and_says_where_to_look_next() {
     let output = frit(["demo"]);
     let text = stdout(&output);
     assert_eq!(output.status.code(), Some(0), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    for part in
-        ["import", "legalize", "codegen", "check     as PyTorch computed", "-O3", "-O0", "frit inspect model.onnx"]
-    {
+    for part in [
+        "import",
+        "legalize",
+        "codegen",
+        "check     as PyTorch computed",
+        "-O3",
+        "-O0",
+        "train     an AF-KAN",
+        "training loss",
+        "validation accuracy",
+        "frit inspect model.onnx",
+    ] {
         assert!(text.contains(part), "`{part}` is missing:\n{text}");
     }
+    // No terminal: curves of plain characters.
+    assert!(text.contains("|**") && text.is_ascii(), "{text}");
     let json = frit(["demo", "--json"]);
     let record: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!(record["passed"], true);
     assert!(record["max_rel_error"].as_f64().unwrap() < 1e-3);
+    let training = &record["training"];
+    let curve = |name: &str| {
+        let values: Vec<f64> = serde_json::from_value(training[name].clone()).unwrap();
+        assert_eq!(values.len() as u64, training["epochs"].as_u64().unwrap(), "{training}");
+        values
+    };
+    let (train, validation) = (curve("train_loss"), curve("validation_loss"));
+    assert!(train[train.len() - 1] < train[0] / 2.0 && validation[validation.len() - 1] < validation[0], "{training}");
+    let (before, after) = (training["accuracy_before"].as_f64().unwrap(), training["accuracy"].as_f64().unwrap());
+    assert!(before < 0.3 && after > 0.9 && curve("validation_accuracy").ends_with(&[after]), "{training}");
+    assert_eq!(training["passed"], true);
+    // The lines went to stderr; the accuracy there is the record's.
+    let lines = String::from_utf8_lossy(&json.stderr).into_owned();
+    assert!(lines.contains(&format!("{:.2} % before, {:.2} % after", before * 100.0, after * 100.0)), "{lines}");
 }
 
 #[test]

@@ -1,11 +1,15 @@
 //! `frit train`, `frit export` and `frit bench --train` from outside: what is refused, in two lines, before anything is
-//! written; that a step is timed.
+//! written; that a step is timed; runs that are stopped, gone on with, exported and run.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests: a file that can't be made is a failed test")]
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+
+use frit_ir::random::Philox;
+use frit_runtime::data::{Array, NpyDtype, npy, npz};
+use frit_runtime::train::Checkpoint;
 
 fn frit(folder: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_frit")).current_dir(folder).args(arguments).output().unwrap()
@@ -172,4 +176,179 @@ fn a_step_that_cannot_be_timed_is_refused() {
     assert!(train(&["mlp", "--batch", "4000000000"], 1).contains("too many"));
     assert!(train(&["absent.frit"], 1).contains("absent.frit"));
     assert!(train(&["exp.frit"], 1).contains("exp.frit"));
+}
+
+/// Points of a square.
+fn points(count: usize) -> Vec<[f32; 2]> {
+    let mut random = Philox::new(3, 0);
+    (0..count).map(|_| [random.uniform(-1.0, 1.0), random.uniform(-1.0, 1.0)]).collect()
+}
+
+/// Which side of the diagonal a point is on: a norm over both coordinates keeps that.
+fn side([x, y]: [f32; 2]) -> usize {
+    usize::from(x > y)
+}
+
+/// Records of the points, as a file.
+fn sides(folder: &Path) {
+    let line = |point: [f32; 2]| format!("{},{},{}\n", point[0], point[1], side(point));
+    let lines: String = points(300).into_iter().map(line).collect();
+    std::fs::write(folder.join("sides.csv"), format!("x,y,side\n{lines}")).unwrap();
+}
+
+/// Runs what must end well.
+fn succeeds(folder: &Path, arguments: &[&str]) -> Output {
+    let output = frit(folder, arguments);
+    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+/// The arguments of a run on the points.
+fn on_sides<'a>(network: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let mut arguments = vec!["train", network, "--layers", "2,8,2", "--data", "sides.csv", "--lr", "0.05"];
+    arguments.extend(["--batch", "32", "--shuffle", "--json"]);
+    arguments.extend(more);
+    arguments
+}
+
+/// Trains on the points; the best accuracy.
+fn train(folder: &Path, network: &str, more: &[&str]) -> f64 {
+    let output = succeeds(folder, &on_sides(network, more));
+    let record: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(record["end"], "finished");
+    record["best_validation_accuracy"].as_f64().unwrap()
+}
+
+/// Leaves out what a clock said.
+fn without_times(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::Object(fields) => {
+            fields.retain(|name, _| name != "seconds" && name != "samples_per_second");
+            fields.values_mut().for_each(without_times);
+        }
+        serde_json::Value::Array(items) => items.iter_mut().for_each(without_times),
+        serde_json::Value::Null
+        | serde_json::Value::Bool(_)
+        | serde_json::Value::Number(_)
+        | serde_json::Value::String(_) => {}
+    }
+}
+
+/// All of a checkpoint's file but times: the header, its metadata as a value, and the bytes of the tensors.
+fn checkpoint(run: &Path, name: &str) -> (serde_json::Value, serde_json::Value, Vec<u8>) {
+    let bytes = std::fs::read(run.join(name)).unwrap();
+    let (length, rest) = bytes.split_first_chunk::<8>().unwrap();
+    let (header, tensors) = rest.split_at(usize::try_from(u64::from_le_bytes(*length)).unwrap());
+    let mut header: serde_json::Value = serde_json::from_slice(header).unwrap();
+    let metadata = header["__metadata__"]["frit"].take();
+    let mut metadata: serde_json::Value = serde_json::from_str(metadata.as_str().unwrap()).unwrap();
+    without_times(&mut metadata);
+    assert!(!tensors.is_empty() && !metadata["position"]["history"].as_array().unwrap().is_empty(), "{metadata}");
+    (header, metadata, tensors.to_vec())
+}
+
+/// Two runs came to the same bits, in the best checkpoint and in the last.
+fn same_bits(folder: &Path, a: &str, b: &str) {
+    for name in ["best.safetensors", "last.safetensors"] {
+        let (a, b) = (checkpoint(&folder.join(a), name), checkpoint(&folder.join(b), name));
+        assert_eq!(a.0, b.0, "{name}");
+        assert_eq!(a.1, b.1, "{name}");
+        assert!(a.2 == b.2, "{name}: other tensors");
+    }
+}
+
+/// Begins a run whose lines nobody reads: it stops after the first step of an epoch and saves.
+fn stops(folder: &Path, arguments: &[&str]) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    // JSON to a file, so that lines go to stdout.
+    let arguments = arguments.iter().map(|argument| if *argument == "--json" { "--json=out.json" } else { argument });
+    let mut child = Command::new(env!("CARGO_BIN_EXE_frit"))
+        .current_dir(folder)
+        .args(arguments)
+        .stdout(writer)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{said}");
+    assert_eq!(said, "");
+}
+
+#[test]
+fn a_run_that_is_stopped_goes_on_to_the_bits_of_one_that_was_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    sides(folder);
+    for network in ["af-kan", "mlp"] {
+        let name = |run: &str| format!("{network}-{run}");
+        let position = |run: &str| Checkpoint::read_file(&folder.join(run).join("last.safetensors")).unwrap().position;
+        let whole = name("whole");
+        let accuracy = train(folder, network, &["--epochs", "12", "--out", &whole]);
+        assert!(accuracy > 0.95, "{network}: {accuracy}");
+        assert_eq!((position(&whole).epoch, position(&whole).step), (12, 96));
+        // Ended at an epoch's end.
+        let short = name("short");
+        train(folder, network, &["--epochs", "5", "--out", &short]);
+        assert_eq!(position(&short).epoch, 5);
+        succeeds(folder, &["train", "--resume", &short, "--epochs", "12"]);
+        same_bits(folder, &whole, &short);
+        // Stopped within epochs: the first, and the one that it went on with.
+        let stopped = name("stopped");
+        stops(folder, &on_sides(network, &["--epochs", "12", "--out", &stopped]));
+        assert_eq!((position(&stopped).epoch, position(&stopped).step), (0, 1));
+        stops(folder, &["train", "--resume", &stopped]);
+        assert_eq!((position(&stopped).epoch, position(&stopped).step), (0, 2));
+        succeeds(folder, &["train", "--resume", &stopped]);
+        same_bits(folder, &whole, &stopped);
+    }
+}
+
+#[test]
+fn a_run_has_the_same_bits_on_one_thread_and_on_two() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    sides(folder);
+    for (network, layers, batch) in [("af-kan", "2,8,2", "32"), ("af-kan", "2,96,96,2", "240"), ("mlp", "2,64,2", "64")]
+    {
+        let out = |threads: &str| format!("{network}-{layers}-{threads}");
+        for threads in ["1", "2"] {
+            let (flags, out) = (["--data", "sides.csv", "--epochs", "3"], out(threads));
+            let mut arguments = vec!["train", network, "--layers", layers, "--batch", batch, "--threads", threads];
+            arguments.extend(flags);
+            arguments.extend(["--out", &out]);
+            succeeds(folder, &arguments);
+        }
+        same_bits(folder, &out("1"), &out("2"));
+    }
+}
+
+#[test]
+fn a_trained_network_is_exported_and_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    sides(folder);
+    let points = points(300);
+    let bytes = points.iter().flatten().flat_map(|x| x.to_le_bytes()).collect();
+    npy::write_file(&Array::new(NpyDtype::F32, vec![300, 2], bytes).unwrap(), &folder.join("x.npy")).unwrap();
+    for network in ["af-kan", "mlp"] {
+        let model = format!("{network}.onnx");
+        let trained = train(folder, network, &["--epochs", "12", "--out", network]);
+        succeeds(folder, &["export", network, "-o", &model]);
+        succeeds(folder, &["run", &model, "--input", "x=x.npy", "--output", "out.npz"]);
+        let outputs = npz::read_file(&folder.join("out.npz")).unwrap();
+        let [(name, logits)] = &outputs[..] else { panic!("{} outputs", outputs.len()) };
+        assert_eq!((name.as_str(), logits.shape(), logits.dtype()), ("logits", &[300, 2][..], NpyDtype::F32));
+        let logits: Vec<f32> =
+            logits.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        let right = |(point, logits): &(&[f32; 2], &[f32])| side(**point) == usize::from(logits[1] > logits[0]);
+        let right = points.iter().zip(logits.chunks(2)).filter(right).count();
+        // The best network was judged in batches of 32, which is what bases of an AF-KAN are normalised over.
+        assert!(right as f64 / 300.0 > 0.95, "{network}: {right} of 300, {trained} in training");
+        // Other batches, on made-up inputs.
+        let output = succeeds(folder, &["run", &model, "--dim", "B=5", "--json"]);
+        let record: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(record["outputs"][0]["shape"], serde_json::json!([5, 2]));
+    }
 }

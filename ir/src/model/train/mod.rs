@@ -76,7 +76,9 @@ pub enum TrainError {
         expected: &'static str,
     },
     /// Nothing to train.
-    #[error("no parameter of the model is trained; freeze fewer")]
+    #[error(
+        "no parameter is trained: all are frozen, or constants as those of an ONNX model, which is not trained yet"
+    )]
     NoParameters,
     /// The module does not hold what it refers to, or an op does not type-check.
     #[error("{0}")]

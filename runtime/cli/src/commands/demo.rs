@@ -1,7 +1,14 @@
-//! `frit demo`: the main job on a model that the program carries, each step told with its time.
+//! `frit demo`: the main job on a model that the program carries, then a training run, each step told with its time.
 //!
 //! The model is an AF-KAN 64-32-10 as PyTorch exports it, with an input and the output that PyTorch gave. It is
-//! imported, optimised, compiled at -O3 and at -O0, run, and compared with PyTorch. Nothing is written to disk.
+//! imported, optimised, compiled at -O3 and at -O0, run, and compared with PyTorch. Then a network of the same extents
+//! learns digits that code draws. Nothing is written to disk.
+//!
+//! - [`training`] the run and its check; [`digits`] its data; [`plot`] its curves.
+
+mod digits;
+mod plot;
+mod training;
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +34,7 @@ const MODEL: &[u8] = include_bytes!("../../assets/demo/model.onnx");
 const INPUT: &[u8] = include_bytes!("../../assets/demo/input.pb");
 const OUTPUT: &[u8] = include_bytes!("../../assets/demo/output.pb");
 
-/// Each of the two engines is timed this long: the whole demo stays under three seconds.
+/// Each of the two engines is timed this long: with a second of training the whole demo stays under three.
 const TIMED: Duration = Duration::from_millis(250);
 /// Most runs that are timed.
 const RUNS: u32 = 200;
@@ -40,7 +47,9 @@ pub(crate) fn run(args: &DemoArgs) -> Done {
     let mut console = Console::new(&args.json)?;
     engine::set_threads(args.threads);
     let whole = Instant::now();
-    console.line("frit demo: an AF-KAN 64-32-10, exported from PyTorch, from ONNX to machine code\n")?;
+    console.line(
+        "frit demo: an AF-KAN 64-32-10, exported from PyTorch, from ONNX to machine code; then one that learns\n",
+    )?;
 
     let start = Instant::now();
     let module = onnx::from_bytes(MODEL, None)?;
@@ -87,13 +96,13 @@ pub(crate) fn run(args: &DemoArgs) -> Done {
     for line in results(&[("-O3", &best, fast, difference), ("-O0", &plain, slow, plain_difference)]) {
         console.line(line)?;
     }
-    console.line(format!(
-        "\n  -O3 is {speedup:.1} times as fast as -O0 on {} threads; all of this took {}",
-        Pool::global().threads(),
-        time(whole.elapsed())
-    ))?;
+    console.line(format!("\n  -O3 is {speedup:.1} times as fast as -O0 on {} threads", Pool::global().threads()))?;
+
+    let trained = training::run(&console)?;
+    console.line(format!("  all of this took {}", time(whole.elapsed())))?;
     console.line(NEXT)?;
     let outside = difference.outside + plain_difference.outside;
+    let failure = trained.failure();
     console.json(&json!({
         "import_ms": milliseconds(read),
         "compile_ms": milliseconds(best.times.total()),
@@ -102,15 +111,22 @@ pub(crate) fn run(args: &DemoArgs) -> Done {
         "speedup": speedup,
         "max_abs_error": difference.absolute,
         "max_rel_error": difference.relative,
-        "passed": outside == 0,
+        "training": trained.json(),
+        "passed": outside == 0 && failure.is_none(),
         "seconds": whole.elapsed().as_secs_f64(),
     }))?;
     if outside > 0 {
         let message = format!("the demo's check failed: {outside} elements differ from PyTorch's");
-        return Err(CliError::failed(message, "this is a bug in frit: please report it with the type of your CPU"));
+        return Err(CliError::failed(message, BUG));
     }
-    Ok(())
+    match failure {
+        Some(failure) => Err(CliError::failed(format!("the demo's training failed: {failure}"), BUG)),
+        None => Ok(()),
+    }
 }
+
+/// What to do when a check fails.
+const BUG: &str = "this is a bug in frit: please report it with the type of your CPU";
 
 /// Where to look next.
 const NEXT: &str = "
@@ -120,6 +136,7 @@ Next, with a model of your own:
   frit bench model.onnx                      time it
   frit run model.onnx --dump-ir dump         what every pass did to it, as files that run again
   frit verify CASES/*                        check ONNX test cases
+  frit train af-kan --data fashion-mnist     train a network; --data FILE.csv --layers N,N,.. on your own table
   frit help                                  all commands; `frit help ops`, `frit help passes`";
 
 fn compile(module: &Module, level: Level) -> Done<Compiled> {
