@@ -18,7 +18,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
-use frit_ir::{Dim, Function, NodeId, Op, Value};
+use frit_ir::{Dim, Function, NodeId, Op, TensorType, Value};
 use petgraph::Direction;
 use petgraph::algo::ford_fulkerson;
 use petgraph::graph::{DiGraph, NodeIndex};
@@ -27,7 +27,7 @@ use petgraph::visit::EdgeRef;
 use super::append::appended;
 use super::contract::rounds_with_user;
 use super::cost::{self, is_rare, ops};
-use super::{SPLIT_ABOVE, is_fusable, is_small};
+use super::{SMALL_REDUCE, SPLIT_ABOVE, is_fusable, is_small};
 use crate::manager::{Context, PassError};
 use crate::simplify::dce::remove_dead;
 
@@ -250,7 +250,17 @@ fn elements(f: &Function, value: Value) -> f64 {
 }
 
 fn load_cost(f: &Function, value: Value) -> f64 {
-    f.ty(value).tensor().map_or(0.0, |ty| cost::access(ty) * cost::elements(ty))
+    f.ty(value).tensor().map_or(0.0, |ty| cost::access(ty) * cost::elements(ty) * strides(ty))
+}
+
+/// How much dearer an element is to load and store because its neighbours are few: vectors run along another axis then,
+/// and their lanes lie apart.
+fn strides(ty: &TensorType) -> f64 {
+    const APART: f64 = 4.0;
+    match ty.dims.last().and_then(Dim::known) {
+        Some(extent) if ty.rank() > 1 && (2..=SMALL_REDUCE).contains(&extent) => APART,
+        _ => 1.0,
+    }
 }
 
 fn recompute_cost(f: &Function, value: Value) -> f64 {

@@ -31,7 +31,7 @@ impl Level {
             Level::O0 => "legalize,shape,canonicalize,grad",
             Level::O1 => "legalize,shape,canonicalize,grad,simplify(rounds=1),strength,fuse(max-ops=64)",
             Level::O2 => "legalize,shape,canonicalize,grad,simplify,strength,cse,fuse",
-            Level::O3 => "legalize,shape,canonicalize,grad,simplify(rounds=16),strength,cse,fuse(max-ops=512)",
+            Level::O3 => "legalize,shape,canonicalize,grad,simplify(rounds=16),strength,cse,fuse(max-ops=1536)",
         }
     }
 }
