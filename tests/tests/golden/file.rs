@@ -46,7 +46,7 @@ pub(crate) fn differs(found: &Tensor, expected: &Tensor, relative: f64, floor: f
     // What is no number is further than any.
     let rank = |d: f64| if d.is_nan() { f64::INFINITY } else { d };
     let (i, f, e, distance) = worst.max_by(|a, b| rank(a.3).total_cmp(&rank(b.3)))?;
-    (!(distance <= limit))
+    (distance.is_nan() || distance > limit)
         .then(|| format!("element {i} is {f}, expected {e}; {distance:.1e} apart, allowed {limit:.1e}"))
 }
 
