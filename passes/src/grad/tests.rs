@@ -484,7 +484,7 @@ fn gradient_at(forward: Forward, values: &[f64]) -> Vec<f64> {
     let x = HostValue::Tensor(f64s(&[values.len()], values));
     let mut all = vec![x];
     for ty in &outputs {
-        let shape: Vec<usize> = ty.tensor().unwrap().known_dims().unwrap().iter().map(|d| *d as usize).collect();
+        let shape: Vec<usize> = ty.tensor().unwrap().known_dims().unwrap();
         let n = shape.iter().product();
         all.push(HostValue::Tensor(f64s(&shape, &vec![1.0; n])));
     }
