@@ -39,7 +39,8 @@
 //! - F9 *Costs the former of groups relies on.* A value used in several sections may be computed again in each or kept
 //!   in a buffer of R elements: the compiler's choice. A value of one element is computed once, outside the loops.
 //! - F10 *Bits.* Whatever the grouping, results are those of the single ops: fusing never changes a result in strict
-//!   mode. Numerics stay on the ops of the body; which products round together with a sum is settled before ([`contract`]).
+//!   mode. Numerics stay on the ops of the body; which products round together with a sum is settled
+//!   before (`contract`).
 //! - F11 *Appends.* A `concat` that appends to a donated input, and the views that change nothing around it, are in no
 //!   body ([`append()`]): the compiler writes only what is new.
 

@@ -15,8 +15,8 @@
 //! reductions by min and max share equally among ties (PyTorch's amax), windows of a pooling give all to the first. A
 //! cotangent of 0 stays 0 where e^x overflows, so that a sigmoid's tail gives 0, not NaN.
 //!
-//! Rules live by kind: [`elementwise`], [`movement`], [`window`], [`reduction`], [`contraction`], [`control`]. Each sees
-//! one op through a [`Site`].
+//! Rules live by kind: `elementwise`, `movement`, `window`, `reduction`, `contraction`, `control`. Each sees one op
+//! through a `Site`.
 
 mod contraction;
 mod control;
