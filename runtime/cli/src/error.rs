@@ -271,6 +271,7 @@ impl From<StepperError> for CliError {
             StepperError::Sample { .. } | StepperError::Inputs { .. } => {
                 "train a network with one float input, the first axis of it the batch"
             }
+            StepperError::Unsupported { .. } => "leave it out",
             StepperError::State { .. } => return CliError::internal(error),
         };
         match error {

@@ -352,3 +352,15 @@ fn a_trained_network_is_exported_and_run() {
         assert_eq!(record["outputs"][0]["shape"], serde_json::json!([5, 2]));
     }
 }
+
+#[test]
+fn settings_that_nothing_heeds_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    sides(folder);
+    for (flags, setting) in [(&["--memory-limit", "1M"][..], "memory_limit"), (&["--detect-anomaly"], "detect_anomaly")]
+    {
+        let said = fails(folder, &on_sides("mlp", flags), 1);
+        assert!(said.contains(setting) && said.contains("not supported yet"), "{said}");
+    }
+}

@@ -48,6 +48,12 @@ pub enum StepperError {
         /// All of them.
         names: String,
     },
+    /// A setting that nothing heeds yet.
+    #[error("setting `{setting}` is not supported yet")]
+    Unsupported {
+        /// Its name.
+        setting: &'static str,
+    },
     /// State of another network.
     #[error("state `{name}` is missing")]
     State {
@@ -139,6 +145,10 @@ impl CompiledStepper {
         sample: &[usize],
         compile: &CompileOptions,
     ) -> Result<CompiledStepper, StepperError> {
+        let unheeded = [("memory_limit", config.memory_limit.is_some()), ("detect_anomaly", config.detect_anomaly)];
+        if let Some((setting, _)) = unheeded.into_iter().find(|(_, set)| *set) {
+            return Err(StepperError::Unsupported { setting });
+        }
         let names: Vec<&str> = module.params.keys().map(String::as_str).collect();
         config.check_patterns(&names)?;
         let mut options = CompileOptions { state: Vec::new(), ..options(config, compile) };
