@@ -37,7 +37,7 @@ pub(crate) enum Command {
     #[command(
         after_help = "Examples:\n  frit compile model.onnx -o model.fritc\n  frit compile model.onnx --emit loops\n  \
                             frit compile model.frit --emit onnx -o model.onnx\n  \
-                            frit compile model.onnx --dump-ir dump && frit run dump/04-simplify.frit"
+                            frit compile model.onnx --dump-ir dump && frit run dump/05-simplify.frit"
     )]
     Compile(CompileArgs),
     /// Run a model once, on given inputs or on seeded ones
