@@ -168,12 +168,13 @@ class Peer(Worker):
 class Frit(Worker):
     """frit with one network."""
 
-    def __init__(self, binary, case, threads, bits):
+    def __init__(self, binary, subject, threads, bits):
+        """`subject`: what `frit bench` is given, the model first."""
         flags = ["--vector-bits", str(bits)] if bits else []
-        super().__init__([binary, "bench", case, "--serve", "--threads", str(threads), *flags], threads)
+        super().__init__([binary, "bench", *subject, "--serve", "--threads", str(threads), *flags], threads)
         while (line := self.process.stdout.readline()).strip() != "ready":
             if not line:
-                sys.exit(f"{case}: frit bench ended: {self.process.wait()}")
+                sys.exit(f"{subject[0]}: frit bench ended: {self.process.wait()}")
 
     def ask(self, _, millis):
         return super().ask((), millis)
@@ -187,19 +188,19 @@ def on_cpu(process):
         return None
 
 
-def rounds_of(asked, workers, rounds, threads):
-    """The median of the rounds in microseconds, of each worker."""
+def rounds_of(asked, workers, rounds, threads, millis=10):
+    """Microseconds of a run by worker: one number a round, `asked` names what each is asked for."""
     times = {name: [] for name in workers}
     for _ in range(rounds):
         for name, worker in workers.items():
             # Threads of the one before go to sleep.
             time.sleep(0.002)
             before = on_cpu(worker.process)
-            _, middle, runs = worker.ask(asked, 10)
+            _, middle, runs = worker.ask(asked[name], millis)
             after = on_cpu(worker.process)
             busy = threads == 1 and before is not None and after is not None and after > before
-            times[name].append((after - before) / runs if busy else middle)
-    return {name: sorted(each)[rounds // 2] / 1e3 for name, each in times.items()}
+            times[name].append(((after - before) / runs if busy else middle) / 1e3)
+    return times
 
 
 def geomean(values):
@@ -235,8 +236,9 @@ def main():
         for title, case, name, layers, batch, bits in rows:
             asked = [str(case), name, ",".join(map(str, layers)), str(batch)]
             refused = {peer: why for peer, worker in peers.items() if (why := worker.refuses(asked))}
-            workers = {"frit": Frit(binary, case, threads, bits), **{p: w for p, w in peers.items() if p not in refused}}
-            times = rounds_of(asked, workers, options.rounds, threads)
+            workers = {"frit": Frit(binary, [case], threads, bits), **{p: w for p, w in peers.items() if p not in refused}}
+            rounds = rounds_of(dict.fromkeys(workers, asked), workers, options.rounds, threads)
+            times = {name: sorted(each)[options.rounds // 2] for name, each in rounds.items()}
             workers["frit"].close()
             ratio = {peer: times[peer] / times["frit"] for peer in peers if peer in times}
 

@@ -17,8 +17,8 @@ losses must agree, under strict and fast math.
 import argparse, fnmatch, json, os, pathlib, statistics, subprocess, sys, tempfile, time
 
 import frit
-from matmul import Worker, cpu, versions, with_packages
-from models import burst, on_cpu
+from matmul import cpu, versions, with_packages
+from models import Frit, Peer, burst, rounds_of
 
 LAYERS, GRID, ORDER = (784, 64, 10), 3, 3
 PEERS = ("eager", "compile")
@@ -129,47 +129,6 @@ def serve(peer, threads):
             print("no", (str(error).strip().splitlines() or [type(error).__name__])[0][:200], flush=True)
 
 
-class Peer(Worker):
-    """torch, which keeps one network; asked first for what it can't do."""
-
-    def refuses(self, row):
-        self.process.stdin.write(" ".join(row) + " 1\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline().strip()
-        return answer[3:] or "it ended" if answer.startswith("no") or not answer else None
-
-
-class Frit(Worker):
-    """frit with one network."""
-
-    def __init__(self, binary, row, threads, bits):
-        kind, batch, data = row
-        flags = ["--vector-bits", str(bits)] if bits else []
-        command = [binary, "bench", kind, "--train", "--serve", "--batch", batch, "--data", data, "--threads", str(threads)]
-        super().__init__([*command, *flags], threads)
-        while (line := self.process.stdout.readline()).strip() != "ready":
-            if not line:
-                sys.exit(f"{kind}: frit bench ended: {self.process.wait()}")
-
-    def ask(self, _, millis):
-        return super().ask((), millis)
-
-
-def rounds_of(asked, workers, rounds, threads):
-    """Microseconds of a step by worker: one number a round, `asked` names what each is asked for."""
-    times = {name: [] for name in workers}
-    for _ in range(rounds):
-        for name, worker in workers.items():
-            # Threads of the one before go to sleep.
-            time.sleep(0.002)
-            before = on_cpu(worker.process)
-            _, middle, runs = worker.ask(asked[name], 25)
-            after = on_cpu(worker.process)
-            busy = threads == 1 and before is not None and after is not None and after > before
-            times[name].append(((after - before) / runs if busy else middle) / 1e3)
-    return times
-
-
 def check(binary):
     """Ends the program unless frit and torch have the same losses from the same start, batch after batch."""
     import numpy as np
@@ -258,8 +217,8 @@ def main():
         for title, row, bits in rows_of(options):
             asked = {"frit": (), **dict.fromkeys(PEERS, row), "mlp": ("mlp", *row[1:])}
             refused = {peer: why for peer, worker in peers.items() if (why := worker.refuses(asked[peer]))}
-            workers = {"frit": Frit(binary, row, threads, bits), **{p: w for p, w in peers.items() if p not in refused}}
-            times = rounds_of(asked, workers, options.rounds, threads)
+            workers = {"frit": Frit(binary, [row[0], "--train", "--batch", row[1], "--data", row[2]], threads, bits), **{p: w for p, w in peers.items() if p not in refused}}
+            times = rounds_of(asked, workers, options.rounds, threads, 25)
             workers["frit"].close()
             median = {name: statistics.median(each) for name, each in times.items()}
             ratio = {
