@@ -63,6 +63,12 @@ impl<'f> Builder<'f> {
         self.constant(tensor)
     }
 
+    /// A number in every element of a type, as [`Builder::scalar`] converts it.
+    pub fn filled(&mut self, ty: &TensorType, value: f64) -> Built {
+        let scalar = self.scalar(ty.dtype, value)?;
+        self.broadcast_to(scalar, ty.dims.clone())
+    }
+
     /// An extent as an i64 scalar.
     pub fn dim(&mut self, value: Dim) -> Built {
         match value {

@@ -317,7 +317,9 @@ impl<'g, 'f> Former<'g, 'f> {
             }
             return;
         }
-        if self.inlines(p, &consumers, free) {
+        // What costs nothing, and what has to be where its sum is, whatever the limits and costs.
+        let stays = free || rounds_with_user(self.g.f, self.g.value(p));
+        if self.inlines(p, &consumers, stays) {
             self.inside[p] = consumers;
             if self.outside[p] && !matches!(op, Op::Constant { .. }) {
                 self.store(p);
@@ -329,7 +331,7 @@ impl<'g, 'f> Former<'g, 'f> {
 
     /// A group that takes an op before all others: what it becomes, unless it may not. A group is made anew only where
     /// the op changes what lies below it.
-    fn grown(&self, p: usize, group: usize, free: bool) -> Result<(Taken, Option<Growing>), String> {
+    fn grown(&self, p: usize, group: usize, stays: bool) -> Result<(Taken, Option<Growing>), String> {
         let Group { members, outputs, .. } = &self.groups[group];
         let growing = &self.growing[group];
         self.check_count(members.len() + 1)?;
@@ -353,20 +355,19 @@ impl<'g, 'f> Former<'g, 'f> {
             growing.shape.clone()?;
             growing.profile.with(self.g, p)
         };
-        // What costs nothing breaks no limit, nor does what has to be where its sum is.
-        if !free && !rounds_with_user(self.g.f, self.g.value(p)) {
+        if !stays {
             self.check_limits(taken)?;
         }
         Ok((taken, anew))
     }
 
     /// Computes the op inside its consumers, unless it has to be stored.
-    fn inlines(&mut self, p: usize, consumers: &BTreeSet<usize>, free: bool) -> bool {
+    fn inlines(&mut self, p: usize, consumers: &BTreeSet<usize>, stays: bool) -> bool {
         let mut loaded = 0.0;
         let mut refused = Vec::new();
         let mut grown = Vec::with_capacity(consumers.len());
         for &c in consumers {
-            match self.grown(p, c, free) {
+            match self.grown(p, c, stays) {
                 Ok((taken, anew)) => {
                     loaded += taken.asked;
                     grown.push((c, anew));
@@ -381,11 +382,7 @@ impl<'g, 'f> Former<'g, 'f> {
             }
             return false;
         }
-        let bound = rounds_with_user(self.g.f, self.g.value(p));
-        if !free
-            && !bound
-            && let Some((again, stored)) = self.is_dearer(p, consumers.len(), loaded)
-        {
+        if !stays && let Some((again, stored)) = self.is_dearer(p, consumers.len(), loaded) {
             let label = consumers.iter().map(|&c| self.group_label(c)).collect::<Vec<_>>().join(", ");
             self.remark(p, &label, format!("computing it where it is used costs {again:.0}, storing it {stored:.0}"));
             return false;

@@ -80,14 +80,18 @@ impl Levels {
     fn of(f: &Function) -> Option<Levels> {
         let order = f.toposort()?;
         let alone = appended(f);
-        let mut given = HashSet::new();
+        let (mut given, mut barriers) = (HashSet::new(), HashSet::new());
         let mut level: HashMap<NodeId, usize> = HashMap::new();
         for &id in &order {
             let node = f.node(id);
-            let barrier = |v: &Value| usize::from(given.contains(&v.node) && is_barrier(f, v.node));
-            let before = node.operands().iter().map(|v| level.get(&v.node).copied().unwrap_or(0) + barrier(v)).max();
+            let behind = |v: &Value| level.get(&v.node).copied().unwrap_or(0) + usize::from(barriers.contains(&v.node));
+            let before = node.operands().iter().map(behind).max();
             level.insert(id, before.unwrap_or(0));
-            if !is_source(&node.op) && (alone.contains(&id) || !is_fusable(f, id) || is_barrier(f, id)) {
+            let barrier = is_barrier(f, id);
+            if barrier {
+                barriers.insert(id);
+            }
+            if !is_source(&node.op) && (barrier || alone.contains(&id) || !is_fusable(f, id)) {
                 given.insert(id);
             }
         }

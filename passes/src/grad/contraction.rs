@@ -3,7 +3,7 @@
 use frit_ir::types::Dim;
 use frit_ir::{DType, Op, Value};
 
-use super::movement::placed;
+use super::movement::{inverse, placed};
 use super::site::{Fail, Ruled, Site, refuse};
 
 /// Batch and contracted axes of an operand.
@@ -52,11 +52,7 @@ fn dot_side(s: &mut Site<'_>, side: usize, own: Axes<'_>, other: Axes<'_>, accum
         (dot(other.0.to_vec(), batch_axes, other_free, contracted, accumulate), [o, g], second)
     };
     let product = s.op(op, &operands)?;
-    let mut perm = vec![0; order.len()];
-    for (from, &to) in order.iter().enumerate() {
-        *perm.get_mut(to).ok_or_else(lost)? = from;
-    }
-    let gradient = s.b.transpose(product, perm)?;
+    let gradient = s.b.transpose(product, inverse(&order))?;
     Ok(s.b.cast(gradient, s.b.tensor(x)?.dtype)?)
 }
 

@@ -23,11 +23,6 @@ fn tensor(ty: &ValueType) -> Ruled<TensorType> {
     }
 }
 
-fn zeros(b: &mut Builder<'_>, ty: &TensorType) -> Ruled<Value> {
-    let zero = b.scalar(ty.dtype, 0.0)?;
-    Ok(b.broadcast_to(zero, ty.dims.clone())?)
-}
-
 /// An op with regions, as the site's builder would add it.
 fn add(s: &mut Site<'_>, op: Op, operands: &[Value], regions: Vec<Function>) -> Ruled<NodeId> {
     let (origin, numerics) = (s.b.origin.clone(), s.b.numerics);
@@ -137,14 +132,14 @@ pub(super) fn repeat(s: &mut Site<'_>, carried: usize, trips: &Dim) -> Ruled {
             Some(g) => g,
             None => {
                 let ty = tensor(s.b.function.ty(Value { node: forward, result: i }))?;
-                zeros(&mut s.b, &ty)?
+                s.b.filled(&ty, 0.0)?
             }
         };
         start.push(zero);
     }
     for &i in &sums {
         let ty = tensor(s.b.function.ty(captured[i]))?;
-        let zero = zeros(&mut s.b, &ty)?;
+        let zero = s.b.filled(&ty, 0.0)?;
         start.push(zero);
     }
     let outside: Vec<Value> = captured.iter().copied().chain(kept).chain(stacks.iter().map(|(_, g)| *g)).collect();

@@ -13,6 +13,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use frit_ir::types::Dim;
 use frit_ir::{BinaryOp, Function, NodeId, Op, ReduceKind, UnaryOp, Value};
 
+use crate::simplify::algebra::unit_map;
+
 /// Ops that are followed up from an exponent.
 const DEPTH: usize = 8;
 
@@ -96,17 +98,11 @@ fn changed(f: &Function, id: NodeId, changes: &HashMap<Value, Change>) -> Option
         Op::Broadcast { axes, .. } => moved(first?, |axis| axes.get(axis).copied()),
         Op::Transpose { perm } => moved(first?, |axis| perm.iter().position(|p| *p == axis)),
         Op::Reshape { dims } => {
-            // Only extents of 1 come or go: other axes keep their order.
             let from = &f.ty(node.operands()[0]).tensor()?.dims;
-            let real = |dims: &[Dim]| -> Vec<usize> { (0..dims.len()).filter(|&i| dims[i] != Dim::ONE).collect() };
-            let (left, right) = (real(from), real(dims));
-            let same = left.len() == right.len() && left.iter().zip(&right).all(|(&l, &r)| from[l] == dims[r]);
-            if !same {
-                return None;
-            }
+            let places = unit_map(from, dims)?;
             let mut change = first?.clone();
             change.rows.retain(|axis, _| from[*axis] != Dim::ONE);
-            moved(&change, |axis| right.get(left.iter().position(|l| *l == axis)?).copied())
+            moved(&change, |axis| places.get(axis).copied().flatten())
         }
         Op::Reduce { axes, kind } => {
             let change = first?;

@@ -34,13 +34,18 @@ pub(super) fn reshape(s: &mut Site<'_>) -> Ruled {
 
 pub(super) fn transpose(s: &mut Site<'_>, perm: &[usize]) -> Ruled {
     let g = s.g()?;
+    let gradient = s.b.transpose(g, inverse(perm))?;
+    s.give(0, gradient);
+    Ok(())
+}
+
+/// Where each axis goes that a permutation takes from somewhere.
+pub(super) fn inverse(perm: &[usize]) -> Vec<usize> {
     let mut inverse = vec![0; perm.len()];
     for (i, &axis) in perm.iter().enumerate() {
         inverse[axis] = i;
     }
-    let gradient = s.b.transpose(g, inverse)?;
-    s.give(0, gradient);
-    Ok(())
+    inverse
 }
 
 pub(super) fn slice(s: &mut Site<'_>, starts: &[Dim], sizes: &[Dim], steps: &[i64]) -> Ruled {

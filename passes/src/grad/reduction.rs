@@ -1,8 +1,9 @@
 //! Gradients of reductions, running combinations and sorts.
 
 use frit_ir::types::Dim;
-use frit_ir::{BinaryOp, DType, Op, ReduceKind, ScatterKind, Value};
+use frit_ir::{BinaryOp, Op, ReduceKind, ScatterKind, Value};
 
+use super::movement::inverse;
 use super::site::{Fail, Ruled, Site, refuse};
 use super::window;
 
@@ -62,11 +63,7 @@ fn others(s: &mut Site<'_>, x: Value, axes: &[usize]) -> Ruled<Value> {
     let (before, after) = (s.op(running(false), &[line])?, s.op(running(true), &[line])?);
     let product = s.mul(before, after)?;
     let product = s.b.reshape(product, apart)?;
-    let mut inverse = vec![0; perm.len()];
-    for (i, &axis) in perm.iter().enumerate() {
-        inverse[axis] = i;
-    }
-    Ok(s.b.transpose(product, inverse)?)
+    Ok(s.b.transpose(product, inverse(&perm))?)
 }
 
 pub(super) fn cumulate(s: &mut Site<'_>, axis: usize, kind: ReduceKind, exclusive: bool, reverse: bool) -> Ruled {
@@ -94,32 +91,28 @@ pub(super) fn sort(s: &mut Site<'_>, axis: usize, descending: bool) -> Ruled {
     )?;
     let from = Value { node, result: s.operands.len() };
     // Row-major places in the whole tensor.
-    let mut flat = from;
     let mut scale = Dim::ONE;
-    let mut index: Option<Value> = None;
+    let mut flat: Option<Value> = None;
     for a in (0..dims.len()).rev() {
-        let at = if a == axis { flat } else { s.count(dims.clone(), a)? };
+        let at = if a == axis { from } else { s.count(dims.clone(), a)? };
         let step = s.b.dim(scale.clone())?;
         let scaled = s.bin(BinaryOp::Mul, at, step)?;
-        index = Some(match index {
+        flat = Some(match flat {
             Some(before) => s.bin(BinaryOp::Add, before, scaled)?,
             None => scaled,
         });
         scale = &scale * &dims[a];
     }
-    flat = index.ok_or_else(|| Fail::Refused("a sort of a scalar".to_owned()))?;
+    let flat = flat.ok_or_else(|| Fail::Refused("a sort of a scalar".to_owned()))?;
     let numel = Dim::product(&dims);
     let flat = s.b.reshape(flat, vec![numel.clone()])?;
     for i in 0..s.operands.len() {
         let (true, Some(g)) = (s.wants(i), s.cotangents[i]) else { continue };
-        let dtype = s.ty(g)?.dtype;
-        let zero = s.b.scalar(dtype, 0.0)?;
-        let zeros = s.b.broadcast_to(zero, vec![numel.clone()])?;
         let updates = s.b.reshape(g, vec![numel.clone()])?;
+        let zeros = s.zeros(updates)?;
         let back = s.op(Op::Scatter { axis: 0, kind: ScatterKind::Assign }, &[zeros, flat, updates])?;
         let gradient = s.b.reshape(back, dims.clone())?;
         s.give(i, gradient);
     }
-    debug_assert!(s.ty(from)?.dtype == DType::I64);
     Ok(())
 }

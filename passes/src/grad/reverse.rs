@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use frit_ir::builder::Builder;
-use frit_ir::{BinaryOp, DType, Function, NodeId, Op, Value};
+use frit_ir::{BinaryOp, DType, Function, NodeId, Op, TensorType, Value};
 
 use super::site::{Ruled, Site, refuse};
 use super::{GradError, contraction, control, elementwise, invariant, movement, reduction, window};
@@ -98,12 +98,8 @@ fn add(f: &mut Function, cotangents: &mut HashMap<Value, Value>, target: Value, 
 fn zeros(f: &mut Function, like: Value) -> Result<Value, GradError> {
     let node = f.node(like.node);
     let (op, origin) = (node.op.name(), node.origin.clone());
-    let (dtype, dims) = match f.ty(like).tensor() {
-        Some(ty) => (ty.dtype, ty.dims.clone()),
-        None => (DType::F32, Vec::new()),
-    };
-    let mut b = Builder::new(f, origin.clone());
-    let made = b.scalar(dtype, 0.0).and_then(|zero| b.broadcast_to(zero, dims));
+    let ty = f.ty(like).tensor().cloned().unwrap_or_else(|| TensorType::scalar(DType::F32));
+    let made = Builder::new(f, origin.clone()).filled(&ty, 0.0);
     made.map_err(|source| GradError::Rule { op, origin: origin.to_string(), source })
 }
 

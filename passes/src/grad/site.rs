@@ -110,8 +110,7 @@ impl Site<'_> {
     /// A number in the shape and type of `x`.
     pub(super) fn like(&mut self, x: Value, number: f64) -> Ruled<Value> {
         let ty = self.ty(x)?;
-        let scalar = self.b.scalar(ty.dtype, number)?;
-        Ok(self.b.broadcast_to(scalar, ty.dims)?)
+        Ok(self.b.filled(&ty, number)?)
     }
 
     /// x op number.

@@ -5,13 +5,13 @@
 //! lie; an evaluation reads them there.
 
 use frit_compiler::driver::{pipeline, run_passes};
-use frit_ir::model::train::{self as graph, OPTIMIZER_PREFIX, Recipe, SCALARS, Update, train_module};
+use frit_ir::model::train::{self as graph, OPTIMIZER_PREFIX, Recipe, SCALARS, train_module};
 use frit_ir::{DType, Module, Tensor, ValueType};
 use frit_passes::manager::{Level, Math};
 use indexmap::IndexMap;
 
 use super::config::{LossKind, MathKind};
-use super::{Config, ConfigError, EvalResult, Hyper, OptimizerKind, State, StepError, StepResult, Stepper};
+use super::{Config, ConfigError, EvalResult, Hyper, State, StepError, StepResult, Stepper};
 use crate::compile::CompileOptions;
 use crate::data::dataset::{Batch, TargetSlice};
 use crate::load::LoadError;
@@ -99,17 +99,6 @@ fn options(config: &Config, base: &CompileOptions) -> CompileOptions {
     CompileOptions { level, math, ..base.clone() }
 }
 
-/// The update that settings describe.
-fn update(config: &Config) -> Update {
-    let optimizer = &config.optimizer;
-    let adam = |decoupled| Update::Adam { decoupled, beta2: optimizer.betas[1], epsilon: optimizer.epsilon };
-    match optimizer.kind {
-        OptimizerKind::Sgd => Update::Sgd { momentum: optimizer.momentum > 0.0, nesterov: optimizer.nesterov },
-        OptimizerKind::Adam => adam(false),
-        OptimizerKind::Adamw => adam(true),
-    }
-}
-
 /// What a step does besides the forward.
 fn recipe<'c>(config: &'c Config, module: &Module) -> Recipe<'c> {
     let loss = match config.loss.kind {
@@ -121,15 +110,11 @@ fn recipe<'c>(config: &'c Config, module: &Module) -> Recipe<'c> {
     Recipe {
         loss,
         output: config.loss.output.as_deref(),
-        update: update(config),
+        update: config.optimizer.update(),
         decay: module.params.keys().map(decay).filter(|(_, decay)| *decay != 0.0).collect(),
         clip_norm: config.optimizer.clip_norm,
         frozen: module.params.keys().filter(|name| config.is_frozen(name)).cloned().collect(),
     }
-}
-
-fn known(ty: &ValueType) -> Option<Vec<usize>> {
-    ty.tensor()?.known_dims()
 }
 
 impl CompiledStepper {
@@ -211,11 +196,6 @@ impl CompiledStepper {
         self.step.memory() + self.evaluate.memory() + states
     }
 
-    /// The model, to look at its plan.
-    pub fn model(&self) -> &Model {
-        self.step.model()
-    }
-
     /// Extents of a batch of inputs.
     fn extents(&self, len: usize) -> Vec<usize> {
         std::iter::once(len).chain(self.sample.iter().copied()).collect()
@@ -224,7 +204,8 @@ impl CompiledStepper {
 
 /// Zeros of a type whose extents are known.
 fn zeros(ty: &ValueType) -> Option<Tensor> {
-    let (shape, dtype) = (known(ty)?, ty.tensor()?.dtype);
+    let ty = ty.tensor()?;
+    let (shape, dtype) = (ty.known_dims()?, ty.dtype);
     let count: usize = shape.iter().product();
     Tensor::from_bytes(dtype, &shape, &vec![0; count.checked_mul(dtype.size())?]).ok()
 }
@@ -310,7 +291,8 @@ impl Stepper for CompiledStepper {
             inputs.push(view.ok_or_else(|| RunError::Internal("state that grows".to_owned()))?.into());
         }
         self.evaluate.run(&inputs)?;
-        let correct = if self.outputs.correct.is_some() { Some(1) } else { None };
+        // After the loss, where there is one.
+        let correct = self.outputs.correct.map(|_| 1);
         Ok(EvalResult { loss: scalar(&self.evaluate, 0)?, correct: count(&self.evaluate, correct)? })
     }
 
@@ -334,8 +316,8 @@ impl Stepper for CompiledStepper {
 
     fn anomaly(&self) -> Option<String> {
         let bad = |state: &&StateBuffer| {
-            let values: Vec<f32> = bytemuck::try_cast_slice(state.bytes()).map(<[f32]>::to_vec).unwrap_or_default();
-            state.dtype() == DType::F32 && values.iter().any(|v| !v.is_finite())
+            let values = bytemuck::try_cast_slice::<u8, f32>(state.bytes());
+            state.dtype() == DType::F32 && values.is_ok_and(|values| values.iter().any(|v| !v.is_finite()))
         };
         let named = self.states.iter().filter(|state| !state.name().starts_with(OPTIMIZER_PREFIX)).find(bad);
         named.map(|state| format!("parameter `{}` is not finite after the step", state.name()))

@@ -1,5 +1,6 @@
 //! Settings of optimisers, and the numbers of a step that are computed on the host.
 
+use frit_ir::model::train::{Update, moments};
 use serde::{Deserialize, Serialize};
 
 use super::{ConfigError, Hyper, pattern};
@@ -114,10 +115,16 @@ impl Optimizer {
 
     /// Tensors of state that it keeps for each parameter, all 0 at first.
     pub fn moments(&self) -> &'static [&'static str] {
+        moments(self.update())
+    }
+
+    /// The rule as a compiled step has it.
+    pub fn update(&self) -> Update {
+        let adam = |decoupled| Update::Adam { decoupled, beta2: self.betas[1], epsilon: self.epsilon };
         match self.kind {
-            OptimizerKind::Sgd if self.momentum == 0.0 => &[],
-            OptimizerKind::Sgd => &["momentum"],
-            OptimizerKind::Adam | OptimizerKind::Adamw => &["first", "second"],
+            OptimizerKind::Sgd => Update::Sgd { momentum: self.momentum > 0.0, nesterov: self.nesterov },
+            OptimizerKind::Adam => adam(false),
+            OptimizerKind::Adamw => adam(true),
         }
     }
 

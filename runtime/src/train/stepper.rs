@@ -11,7 +11,7 @@ use crate::data::dataset::Batch;
 
 /// Names of state that is the optimiser's own begin with this; all others are the module's parameters and buffers, under
 /// the names that they have there.
-pub const OPTIMIZER_PREFIX: &str = "optimizer.";
+pub use frit_ir::model::train::OPTIMIZER_PREFIX;
 
 /// Why a step failed, as whoever runs it says.
 pub type StepError = Box<dyn std::error::Error + Send + Sync>;

@@ -121,8 +121,7 @@ pub fn train_module(module: &Module, recipe: &Recipe<'_>) -> Result<Module, Trai
     let train = module.functions.get("train").unwrap_or(infer);
     let mut made = Module { source: module.source.clone(), params: module.params.clone(), ..Module::default() };
     let forward = forward(module, train, recipe)?;
-    let trained = forward.params.iter().any(|name| is_trained(module, recipe, name));
-    if !trained {
+    if !forward.params.iter().any(|name| is_trained(module, recipe, name)) {
         return Err(TrainError::NoParameters);
     }
     let step = train_step(module, &forward, recipe)?;
@@ -271,24 +270,23 @@ fn train_step(module: &Module, forward: &Forward, recipe: &Recipe<'_>) -> Result
     let kept = region.outputs().len();
     let node = f.add_op(Op::Vjp { of: 1, wrt }, &operands, vec![region], &Origin::named("gradient"))?;
     let result = |result: usize| Value { node, result };
-    let gradients: Vec<Value> = (0..trained.len()).map(|i| result(kept + i)).collect();
+    let mut gradients: Vec<Value> = (0..trained.len()).map(|i| result(kept + i)).collect();
 
     f.add_output("loss", result(0));
     let mut b = Builder::new(&mut f, Origin::named("metrics"));
     let right = if recipe.loss.has_classes() { Some(correct(&mut b, result(1), target)?) } else { None };
     b.origin = Origin::named("grad_norm");
     let norm = norm(&mut b, &gradients)?;
-    let mut gradients = gradients;
     if let Some(limit) = recipe.clip_norm {
         b.origin = Origin::named("clip");
         gradients = clipped(&mut b, &gradients, norm, limit)?;
     }
     // What a state becomes, in the order of inputs.
     let mut renewed: Vec<(Value, Value)> = Vec::new();
-    for (i, name) in &forward.renewed {
+    for (i, (_, name)) in forward.renewed.iter().enumerate() {
         if let Some((input, _)) = states.iter().find(|(_, state)| state == name) {
-            let at = forward.renewed.iter().position(|(j, _)| j == i).unwrap_or(0);
-            renewed.push((*input, result(2 + at)));
+            // After the loss and the logits.
+            renewed.push((*input, result(2 + i)));
         }
     }
     for (gradient, &i) in gradients.into_iter().zip(&trained) {

@@ -9,7 +9,8 @@ use frit_ir::{DType, NodeId, Op, OpClass, ReduceKind, Value};
 
 use super::movement::{input, known};
 use super::reduction::reduce_of;
-use super::{Outcome, Rule, Scope, found, known_product_of};
+use super::scope::known_product;
+use super::{Outcome, Rule, Scope, found};
 use crate::fuse::{SMALL_REDUCE, SPLIT_ABOVE};
 
 pub(super) static RULES: &[Rule] = &[rule!("reduce-few-kept", "sum(x, a) = concat(sum(x[.., 0]), sum(x[.., 1]), ..)",
@@ -33,8 +34,8 @@ fn apart(s: &Scope<'_>, id: NodeId) -> Outcome {
     if !plain || axes.is_empty() || kept.is_empty() || ty.dtype == DType::Bool {
         return Outcome::No;
     }
-    let Some(count) = known_product_of(kept.iter().map(|&a| &dims[a])) else { return Outcome::No };
-    let many = known_product_of(axes.iter().map(|&a| &dims[a])).is_none_or(|n| n > SPLIT_ABOVE);
+    let Some(count) = known_product(kept.iter().map(|&a| &dims[a])) else { return Outcome::No };
+    let many = known_product(axes.iter().map(|&a| &dims[a])).is_none_or(|n| n > SPLIT_ABOVE);
     if !(2..=SMALL_REDUCE).contains(&count) || !many {
         return Outcome::No;
     }
@@ -68,7 +69,7 @@ fn is_computed(s: &Scope<'_>, x: Value, kept: &[usize]) -> bool {
     let mut open = vec![(x, kept.to_vec())];
     let mut seen: Vec<Value> = Vec::new();
     while let Some((value, axes)) = open.pop() {
-        let large = known_product_of(s.dims(value)).is_none_or(|n| n > SPLIT_ABOVE);
+        let large = known_product(s.dims(value)).is_none_or(|n| n > SPLIT_ABOVE);
         if axes.is_empty() || !large || seen.contains(&value) {
             continue;
         }

@@ -48,7 +48,7 @@ use frit_ir::{Module, NodeId, Numerics, Value};
 
 pub use driver::rewrite;
 pub use scope::Scope;
-use scope::known_product as known_product_of;
+pub(crate) use scope::unit_map;
 
 use crate::manager::{Context, Pass, PassError};
 
@@ -80,7 +80,8 @@ pub enum Set {
     Canonical,
     /// From -O1.
     Algebra,
-    /// With those, but not before a gradient is taken: a guard chooses between two forms, and both would be differentiated.
+    /// With those, but not before a gradient is taken: of a guard both forms would be differentiated, and of a product of
+    /// denominators a slope that overflows.
     Guarded,
     /// From -O1, when nothing else applies any more: what is cheaper, but hides what other rules look for.
     Strength,

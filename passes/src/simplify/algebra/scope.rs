@@ -112,7 +112,7 @@ impl<'a> Scope<'a> {
 
 /// How the axes of one shape become those of another that differs in extents of 1 only: for each axis of `from`, the
 /// axis of `to`; `None` for an extent of 1 that has no partner. `None` in all when the other extents differ.
-pub(super) fn unit_map(from: &[Dim], to: &[Dim]) -> Option<Vec<Option<usize>>> {
+pub(crate) fn unit_map(from: &[Dim], to: &[Dim]) -> Option<Vec<Option<usize>>> {
     let real = |dims: &[Dim]| -> Vec<usize> { (0..dims.len()).filter(|&i| dims[i] != Dim::ONE).collect() };
     let (left, right) = (real(from), real(to));
     if left.len() != right.len() || left.iter().zip(&right).any(|(&l, &r)| from[l] != to[r]) {
