@@ -49,6 +49,7 @@ mod contract;
 mod cost;
 mod former;
 mod frontier;
+mod merge;
 mod outline;
 mod profile;
 mod recompute;
@@ -56,12 +57,11 @@ mod space;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use frit_ir::{Function, Module, NodeId, Op, Value};
 
 use crate::manager::{Context, Pass, PassError};
-use crate::simplify::cse::merge_equal;
 pub use append::{Append, append, grown_axis, is_identity};
 use cost::Limits;
 pub use cost::ops as op_cost;
@@ -116,28 +116,29 @@ fn fuse(f: &mut Function, context: &mut Context<'_>) -> Result<(), PassError> {
         ops: context.step().get("max-ops", MAX_OPS) as f64,
         live: usize::try_from(context.step().get("max-live", MAX_LIVE)).unwrap_or(usize::MAX),
     };
-    let outlines = plan(f, limits, context)?;
-    let mut replaced: Vec<(Value, Value)> = Vec::new();
+    let mut outlines = plan(f, limits, context)?;
     let mut covered: BTreeSet<NodeId> = BTreeSet::new();
+    let mut replaced: Vec<(Value, Value)> = Vec::new();
+    let order = f.nodes();
+    for (twice, once) in merge::merge(f, &mut outlines) {
+        covered.insert(twice.node);
+        replaced.push((twice, once));
+    }
     for outline in outlines.iter().filter(|o| o.is_kernel(f)).collect::<Vec<_>>() {
         if !context.take(RULE) {
             break;
         }
         let origin = outline.outputs.last().map(|v| f.node(v.node).origin.to_string()).unwrap_or_default();
         let node = outline.add(f).map_err(|source| PassError::Rewrite { pass: "fuse", rule: RULE, origin, source })?;
-        // What was copied to be computed again may stand beside what it was copied from.
-        for region in f.regions_mut(node) {
-            context.required(|context| merge_equal(region, context))?;
-        }
         // Types that were narrowed after their op was made don't follow from it.
         if outline.outputs.iter().enumerate().any(|(result, old)| f.ty(Value { node, result }) != f.ty(*old)) {
             f.remove_op(node);
             continue;
         }
         covered.extend(&outline.members);
+        covered.extend(outline.same.keys().map(|v| v.node));
         replaced.extend(outline.outputs.iter().enumerate().map(|(result, old)| (*old, Value { node, result })));
     }
-    let order = f.nodes();
     for (old, new) in replaced {
         f.replace_uses(old, new);
     }
@@ -161,6 +162,7 @@ fn plan(f: &Function, limits: Limits, context: &mut Context<'_>) -> Result<Vec<O
         members: group.members.iter().map(|&m| graph.id(m)).collect(),
         outputs: group.outputs.iter().map(|&o| graph.value(o)).collect(),
         reads: group.reads.clone(),
+        same: HashMap::new(),
     });
     Ok(outlines.collect())
 }

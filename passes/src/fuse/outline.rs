@@ -16,6 +16,8 @@ pub(super) struct Outline {
     pub(super) outputs: Vec<Value>,
     /// Values read.
     pub(super) reads: Vec<Value>,
+    /// Values that others stand for.
+    pub(super) same: HashMap<Value, Value>,
 }
 
 impl Outline {
@@ -34,7 +36,8 @@ impl Outline {
         }
         for &id in &self.members {
             let node = f.node(id);
-            let operands: Vec<Value> = node.operands().iter().filter_map(|v| map.get(v).copied()).collect();
+            let standing = |v: &Value| map.get(self.same.get(v).unwrap_or(v)).copied();
+            let operands: Vec<Value> = node.operands().iter().filter_map(standing).collect();
             let new = body.add_op_with(node.op.clone(), &operands, Vec::new(), &node.origin, node.numerics)?;
             map.insert(Value { node: id, result: 0 }, Value { node: new, result: 0 });
         }
