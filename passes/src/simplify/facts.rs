@@ -9,6 +9,7 @@ use frit_ir::op::BinaryOp;
 use frit_ir::{DType, Op, ReduceKind, UnaryOp, Value};
 
 use super::algebra::Scope;
+use super::assumed::{Assumed, Path};
 
 /// Bounds of all elements that are not NaN.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -53,6 +54,11 @@ impl Range {
         Range::new(self.low - self.low.abs() * ULPS, self.high + self.high.abs() * ULPS).rounded()
     }
 
+    /// What lies in both.
+    fn intersection(self, other: Range) -> Range {
+        Range { low: self.low.max(other.low), high: self.high.min(other.high) }
+    }
+
     fn union(self, other: Range) -> Range {
         Range { low: self.low.min(other.low), high: self.high.max(other.high) }
     }
@@ -93,7 +99,12 @@ impl Range {
 impl Scope<'_> {
     /// The range of a value of f32 or f64; other types may be anything.
     pub fn range(&self, value: Value) -> Range {
-        self.range_within(value, &mut BUDGET.clone())
+        self.range_within(value, &Path::Whole, &Assumed::default(), &mut BUDGET.clone())
+    }
+
+    /// The range of those elements of a value at whose places some conditions hold.
+    pub fn range_where(&self, value: Value, assumed: &Assumed) -> Range {
+        self.range_within(value, &Path::Whole, assumed, &mut BUDGET.clone())
     }
 
     /// Whether a reduce may have nothing to reduce.
@@ -102,7 +113,12 @@ impl Scope<'_> {
         !operand.is_some_and(|v| self.dims(v).iter().all(|d| d.known().is_some_and(|n| n > 0)))
     }
 
-    fn range_within(&self, value: Value, budget: &mut usize) -> Range {
+    fn range_within(&self, value: Value, path: &Path, assumed: &Assumed, budget: &mut usize) -> Range {
+        let range = self.range_of(value, path, assumed, budget);
+        assumed.bound(value, path).map_or(range, |bound| range.intersection(bound))
+    }
+
+    fn range_of(&self, value: Value, path: &Path, assumed: &Assumed, budget: &mut usize) -> Range {
         let float = self.ty(value).is_some_and(|t| matches!(t.dtype, DType::F32 | DType::F64));
         if !float || *budget == 0 {
             return ALL;
@@ -114,7 +130,8 @@ impl Scope<'_> {
             return numbers.map(|v| Range { low: v, high: v }).reduce(Range::union).unwrap_or(ALL);
         }
         let node = self.node(value);
-        let mut of = |i: usize| node.operands().get(i).map_or(ALL, |v| self.range_within(*v, budget));
+        let path = path.through(&node.op);
+        let mut of = |i: usize| node.operands().get(i).map_or(ALL, |v| self.range_within(*v, &path, assumed, budget));
         match &node.op {
             Op::Reshape { .. } | Op::Broadcast { .. } | Op::Transpose { .. } | Op::Slice { .. } => of(0),
             // An empty minimum is an infinity.
@@ -143,6 +160,7 @@ impl Scope<'_> {
                     binary(*op, a, of(1))
                 }
             },
+            Op::Select { .. } if node.operands().first().is_some_and(|c| assumed.holds(*c, &path)) => of(1),
             Op::Select { .. } => {
                 let a = of(1);
                 a.union(of(2))

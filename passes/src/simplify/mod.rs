@@ -8,6 +8,7 @@
 //! chooses among forms that do round differently, and runs at every level for that reason.
 
 pub mod algebra;
+mod assumed;
 pub mod canonicalize;
 pub mod cse;
 pub mod dce;

@@ -24,6 +24,7 @@ pub(super) mod clif;
 mod eval;
 mod lanes;
 mod outline;
+mod schedule;
 #[cfg(test)]
 mod tests;
 pub(super) mod x64;
@@ -107,6 +108,19 @@ pub enum Op {
     },
     /// The same bits as the op's type.
     Bitcast(Val),
+}
+
+/// The operands of an op.
+pub(super) fn operands(op: &Op) -> impl Iterator<Item = Val> + use<> {
+    let all = match *op {
+        Op::Const(_) | Op::Param(_) | Op::Load(_) => [None; 3],
+        Op::Store(_, v) | Op::Unary(_, v) | Op::Cast { value: v, .. } | Op::Bitcast(v) => [Some(v), None, None],
+        Op::Binary(_, a, b) => [Some(a), Some(b), None],
+        Op::Select(a, b, c) | Op::Fma(a, b, c) | Op::Rescue { ok: a, value: b, x: c, .. } => {
+            [Some(a), Some(b), Some(c)]
+        }
+    };
+    all.into_iter().flatten()
 }
 
 /// An op and the type of its value.
@@ -204,7 +218,7 @@ impl Leaves {
         if let Some(i) = self.known.iter().position(|(s, l)| *l == lanes && *s == strip) {
             return Ok(self.first + i);
         }
-        let leaf = self.backend.compile(&strip, StripSchedule { lanes, text: self.text })?;
+        let leaf = self.backend.compile(&schedule::scheduled(&strip), StripSchedule { lanes, text: self.text })?;
         self.known.push((strip, lanes));
         self.pieces.push(leaf.piece);
         self.texts.clif.push_str(&leaf.texts.clif);

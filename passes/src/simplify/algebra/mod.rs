@@ -36,6 +36,7 @@ mod movement;
 mod outward;
 mod power;
 mod quotient;
+mod reciprocal;
 mod reduction;
 mod scope;
 mod split;
@@ -172,6 +173,7 @@ pub fn rules() -> impl Iterator<Item = &'static Rule> {
         arithmetic::RULES,
         power::RULES,
         quotient::RULES,
+        reciprocal::RULES,
         split::RULES,
         reduction::RULES,
         outward::RULES,

@@ -104,6 +104,16 @@ fn product_of_quotients(s: &Scope<'_>, id: NodeId) -> Outcome {
     })
 }
 
+/// Whether one last digit of a value decides which integer comes out.
+pub(super) fn is_rounded(s: &Scope<'_>, v: Value) -> bool {
+    let rounds = |op: &Op| match op {
+        Op::Unary(UnaryOp::Floor | UnaryOp::Ceil | UnaryOp::Trunc | UnaryOp::RoundEven) => true,
+        Op::Cast { to, .. } => !to.is_float(),
+        _ => false,
+    };
+    s.f.uses(v).iter().any(|(user, _)| rounds(&s.f.node(*user).op))
+}
+
 fn div_by_repeated(s: &Scope<'_>, id: NodeId) -> Outcome {
     let Some((x, divisor)) = s.binary(id, BinaryOp::Div).filter(|_| is_float(s, id)) else { return Outcome::No };
     let (op @ Op::Broadcast { .. }, Some(y)) = (&s.node(divisor).op, s.operand(divisor.node, 0)) else {
@@ -117,13 +127,7 @@ fn div_by_repeated(s: &Scope<'_>, id: NodeId) -> Outcome {
     if !fewer {
         return Outcome::Near("the divisor is hardly smaller");
     }
-    // One last digit decides which integer comes out.
-    let rounds = |op: &Op| match op {
-        Op::Unary(UnaryOp::Floor | UnaryOp::Ceil | UnaryOp::Trunc | UnaryOp::RoundEven) => true,
-        Op::Cast { to, .. } => !to.is_float(),
-        _ => false,
-    };
-    if s.f.uses(Value { node: id, result: 0 }).iter().any(|(user, _)| rounds(&s.f.node(*user).op)) {
+    if is_rounded(s, Value { node: id, result: 0 }) {
         return Outcome::Near("the quotient is rounded to an integer");
     }
     let (op, dtype) = (op.clone(), ty.dtype);

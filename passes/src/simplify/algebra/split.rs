@@ -12,10 +12,11 @@ use frit_ir::{DType, NodeId, Op, ReduceKind, UnaryOp, Value};
 use super::movement::{input, known};
 use super::{Outcome, Rule, Scope, found};
 
-/// Magnitude up to which a part is split off; with [`GRID`] more, e^ of it is a normal f32 (up to 87.3).
-const SAFE: f64 = 64.0;
+/// Magnitude up to which a part is split off: with [`GRID`] more, not only e^ of it is a normal f32 (up to 87.3), but also
+/// the product of two such, which joins the divisions of two sigmoids.
+const SAFE: f64 = 32.0;
 /// Largest magnitude of the other part.
-const GRID: f64 = 16.0;
+const GRID: f64 = 11.0;
 
 pub(super) static RULES: &[Rule] = &[rule!("split-exp", "exp(x + y) = exp(x) exp(y), exp(x - y) = exp(x) exp(-y)",
     "x and y are smaller than the sum and repeat along different axes; used where both are small", Approximate Guarded Rounding,

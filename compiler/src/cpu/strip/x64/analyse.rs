@@ -2,7 +2,7 @@
 
 use frit_ir::{BinaryOp, DType, UnaryOp};
 
-use crate::cpu::strip::{Op, Strip, StripAcc, Val};
+use crate::cpu::strip::{Op, Strip, StripAcc, Val, operands};
 use crate::kernel::Combine;
 
 /// How one body is written.
@@ -212,19 +212,6 @@ pub(super) fn guarded(strip: &Strip) -> Vec<Option<Guarded>> {
         Some(Guarded { at: acc.value as usize, condition, best, nan })
     };
     strip.accs.iter().map(find).collect()
-}
-
-/// The operands of an op.
-pub(super) fn operands(op: &Op) -> impl Iterator<Item = Val> + use<> {
-    let all = match *op {
-        Op::Const(_) | Op::Param(_) | Op::Load(_) => [None; 3],
-        Op::Store(_, v) | Op::Unary(_, v) | Op::Cast { value: v, .. } | Op::Bitcast(v) => [Some(v), None, None],
-        Op::Binary(_, a, b) => [Some(a), Some(b), None],
-        Op::Select(a, b, c) | Op::Fma(a, b, c) | Op::Rescue { ok: a, value: b, x: c, .. } => {
-            [Some(a), Some(b), Some(c)]
-        }
-    };
-    all.into_iter().flatten()
 }
 
 /// Comparisons that become part of the instruction of their only user: `a < b ? a : b` is x86's own minimum, and

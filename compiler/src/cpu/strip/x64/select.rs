@@ -11,13 +11,13 @@
 use frit_ir::types::Class;
 use frit_ir::{BinaryOp, DType, UnaryOp};
 
-use super::analyse::{Guarded, Part, Shape, Usual, absorbed, guarded, operands};
+use super::analyse::{Guarded, Part, Shape, Usual, absorbed, guarded};
 use super::encode::{Asm, Mem, RSI};
 use super::inst::{Bank, Fixed, Inst, Kind, Source, VReg};
 use super::streams::Streams;
 use super::table::{self as t, Ins};
 use crate::cpu::strip::lanes::lane_bits;
-use crate::cpu::strip::{Op, Strip, Unsupported, Val};
+use crate::cpu::strip::{Op, Strip, Unsupported, Val, operands};
 use crate::kernel::Scalar;
 
 /// Where a value is.
@@ -147,17 +147,16 @@ impl<'a> Select<'a> {
         self.written.fill(None);
         let place = self.group * (16 / self.lanes()) + self.copy;
         match self.usual {
-            None => self.ops(&|_| true)?,
+            None => self.ops(&|_| true, true)?,
             Some(usual) => {
-                self.ops(&|i| usual.early.get(i) == Some(&true))?;
+                // Behind the guard, where nothing is combined twice.
+                self.ops(&|i| usual.early.get(i) == Some(&true), false)?;
                 self.guard(&usual.conditions, place)?;
-                self.ops(&|i| usual.early.get(i) != Some(&true) && usual.late.get(i) == Some(&true))?;
-            }
-        }
-        self.at = usize::MAX;
-        for (j, acc) in self.strip.accs.iter().enumerate() {
-            if self.guarded.get(j).copied().flatten().is_none() {
-                self.accumulate(j, acc.combine, acc.value)?;
+                self.at = usize::MAX;
+                for (i, _) in usual.early.iter().enumerate().filter(|(_, early)| **early) {
+                    self.accumulate_value(i as Val)?;
+                }
+                self.ops(&|i| usual.early.get(i) != Some(&true) && usual.late.get(i) == Some(&true), true)?;
             }
         }
         if self.usual.is_some() {
@@ -166,12 +165,26 @@ impl<'a> Select<'a> {
         Ok(())
     }
 
-    fn ops(&mut self, wanted: &dyn Fn(usize) -> bool) -> Result<(), Unsupported> {
+    /// Combines a value into the accumulators that take it as it is.
+    fn accumulate_value(&mut self, v: Val) -> Result<(), Unsupported> {
+        for (j, acc) in self.strip.accs.iter().enumerate().filter(|(_, acc)| acc.value == v) {
+            if self.guarded.get(j).copied().flatten().is_none() {
+                self.accumulate(j, acc.combine, acc.value)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ops, each perhaps with the accumulators that take its value: at once, so that it need not be kept.
+    fn ops(&mut self, wanted: &dyn Fn(usize) -> bool, accumulate: bool) -> Result<(), Unsupported> {
         for (i, typed) in self.strip.ops.iter().enumerate().filter(|(i, _)| wanted(*i)) {
             self.at = i;
             let place = self.op(typed.op, typed.dtype)?;
             if let (Some(slot), Some(place)) = (self.places.get_mut(i), place) {
                 *slot = Some(place);
+            }
+            if accumulate {
+                self.accumulate_value(i as Val)?;
             }
         }
         Ok(())
