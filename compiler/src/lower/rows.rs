@@ -3,7 +3,7 @@
 use std::cell::LazyCell;
 use std::collections::HashMap;
 
-use frit_ir::{BinaryOp, DType, Dim, NodeId, Op, OpClass, ReduceKind, Value};
+use frit_ir::{BinaryOp, DType, Dim, Function, NodeId, Op, OpClass, ReduceKind, Value};
 use frit_passes::fuse::kernel_shape;
 
 use super::combine::{combine_of, reduced_index, reduction_type};
@@ -34,6 +34,8 @@ pub(crate) struct Large {
     pub(super) level: usize,
     /// Sums may be reordered.
     reassociate: bool,
+    /// A condition of the row under which nothing needs the result.
+    unless: Option<Value>,
 }
 
 /// The row space of a body.
@@ -80,7 +82,8 @@ pub(crate) fn find(lowering: &mut Lowering<'_>) -> Result<Option<Rows>, LowerErr
             if !unrolled || sections.contains(&id) {
                 level += 1;
                 let count = Dim::product(&lowering.e.dims(value)?);
-                let large = Large { value, kind, extents, dtype, level, reassociate: node.numerics.reassociate };
+                let reassociate = node.numerics.reassociate;
+                let large = Large { value, kind, extents, dtype, level, reassociate, unless: None };
                 match &mut rows {
                     None => rows = Some(Rows { large: vec![large], count, length, levels: HashMap::new() }),
                     Some(rows) if rows.count == count && rows.length == length => rows.large.push(large),
@@ -98,7 +101,26 @@ pub(crate) fn find(lowering: &mut Lowering<'_>) -> Result<Option<Rows>, LowerErr
         }
         levels.insert(id, level);
     }
-    Ok(rows.map(|rows| Rows { levels, ..rows }))
+    Ok(rows.map(|mut rows| {
+        rows.large.iter_mut().for_each(|large| large.unless = needed_unless(body, large.value, &levels));
+        Rows { levels, ..rows }
+    }))
+}
+
+/// The condition, known before a reduction runs, under which a likely `select` takes another value in all places where
+/// the result is used.
+fn needed_unless(body: &Function, value: Value, levels: &HashMap<NodeId, usize>) -> Option<Value> {
+    let mut found: Option<Value> = None;
+    for (user, i) in body.uses(value) {
+        let node = body.node(user);
+        let (Op::Select { likely }, [condition, ..]) = (&node.op, node.operands()) else { return None };
+        // A condition that needs no reduction is known before any.
+        if !likely.0 || i != 2 || levels.get(&condition.node) != Some(&0) || found.is_some_and(|c| c != *condition) {
+            return None;
+        }
+        found = Some(*condition);
+    }
+    found.filter(|_| !body.is_output(value))
 }
 
 /// Lowers a body with large reductions.
@@ -153,12 +175,15 @@ fn row(lowering: &mut Lowering<'_>, rows: &Rows, p: &Dim) -> Result<(), LowerErr
     check_length(lowering, rows);
     plan_lines(lowering, rows)?;
     for level in 1..=depth(rows) {
-        let large: Vec<&Large> = rows.large.iter().filter(|l| l.level == level).collect();
-        let results = reduce_row(lowering, rows, level, &large, p)?;
-        for (large, reg) in large.iter().zip(results) {
-            let dtype = lowering.e.tensor(large.value)?.dtype;
-            let reg = lowering.e.cast(reg, dtype, false);
-            lowering.e.rows.insert(large.value, reg);
+        let (rare, usual): (Vec<&Large>, Vec<&Large>) =
+            rows.large.iter().filter(|l| l.level == level).partition(|l| l.unless.is_some());
+        if !usual.is_empty() {
+            let results = reduce_row(lowering, rows, level, &usual, p)?;
+            reduced(lowering, &usual, results)?;
+        }
+        if !rare.is_empty() {
+            let results = reduce_rarely(lowering, rows, &rare, p)?;
+            reduced(lowering, &rare, results)?;
         }
     }
     let full = &rows.count * &rows.length;
@@ -183,12 +208,13 @@ fn row(lowering: &mut Lowering<'_>, rows: &Rows, p: &Dim) -> Result<(), LowerErr
                 Ok::<(), LowerError>(())
             })?;
             lowering.schedule.directives.push(Directive::Vector { var, lanes: map::LANES });
-        } else if rows.count == Dim::ONE && rows.levels.get(&value.node) == Some(&0) {
+        } else if let Some(part) = part_of_rows(rows, value, &count) {
             // Fewer elements than are reduced, and no part of it.
-            let var = lowering.e.for_(count.clone(), |e, r| {
-                let index = delinearize(r, &dims, &e.ranges);
+            let var = lowering.e.for_(part.clone(), |e, r| {
+                let position = e.ranges.simplify(&(&(p * &part) + r));
+                let index = delinearize(&position, &dims, &e.ranges);
                 let element = e.emit(value, &index)?;
-                e.kb.push(Stmt::Store { buffer, index: r.clone(), value: element });
+                e.kb.push(Stmt::Store { buffer, index: position, value: element });
                 Ok::<(), LowerError>(())
             })?;
             lowering.schedule.directives.push(Directive::Vector { var, lanes: map::LANES });
@@ -200,6 +226,57 @@ fn row(lowering: &mut Lowering<'_>, rows: &Rows, p: &Dim) -> Result<(), LowerErr
         }
     }
     Ok(())
+}
+
+/// Reductions of the row are there, in their reduction types.
+fn reduced(lowering: &mut Lowering<'_>, large: &[&Large], results: Vec<Reg>) -> Result<(), LowerError> {
+    for (large, reg) in large.iter().zip(results) {
+        let dtype = lowering.e.tensor(large.value)?.dtype;
+        let reg = lowering.e.cast(reg, dtype, false);
+        lowering.e.rows.insert(large.value, reg);
+    }
+    Ok(())
+}
+
+/// Results that the row at `p` needs only where conditions do not hold; elsewhere they are anything.
+fn reduce_rarely(
+    lowering: &mut Lowering<'_>,
+    rows: &Rows,
+    large: &[&Large],
+    p: &Dim,
+) -> Result<Vec<Reg>, LowerError> {
+    let mut idle: Option<Reg> = None;
+    for condition in large.iter().filter_map(|l| l.unless) {
+        let dims = lowering.e.dims(condition)?;
+        let index = delinearize(p, &dims, &lowering.e.ranges);
+        let holds = lowering.e.emit(condition, &index)?;
+        idle = Some(idle.map_or(holds, |idle| lowering.e.kb.binary(BinaryOp::And, idle, holds)));
+    }
+    let Some(idle) = idle else { return Err(LowerError::Internal("a reduction without its condition".to_owned())) };
+    let kept: Vec<BufferId> = large.iter().map(|l| {
+        lowering.e.kb.buffer("rare", reduction_result(l), Dim::ONE, Role::Local)
+    }).collect();
+    lowering.e.open();
+    for (large, &buffer) in large.iter().zip(&kept) {
+        let nothing = lowering.e.kb.constant(Scalar { dtype: reduction_result(large), bits: 0 });
+        lowering.e.kb.push(Stmt::Store { buffer, index: Dim::ZERO, value: nothing });
+    }
+    let then = lowering.e.close();
+    lowering.e.open();
+    let written = reduce_in_tiles(lowering, rows, large, p, Vec::new()).map(|results| {
+        for (value, &buffer) in results.into_iter().zip(&kept) {
+            lowering.e.kb.push(Stmt::Store { buffer, index: Dim::ZERO, value });
+        }
+    });
+    let otherwise = lowering.e.close();
+    written?;
+    lowering.e.kb.push(Stmt::If { condition: idle, then, otherwise });
+    Ok(kept.into_iter().map(|buffer| lowering.e.kb.load(buffer, Dim::ZERO)).collect())
+}
+
+/// The type that a reduction's result has first.
+fn reduction_result(large: &Large) -> DType {
+    if is_arg(large.kind) { DType::I64 } else { reduction_type(large.dtype) }
 }
 
 /// Chooses what the passes over a row share, where its elements are passed over one by one.
@@ -257,16 +334,33 @@ fn reduce_row(
     large: &[&Large],
     p: &Dim,
 ) -> Result<Vec<Reg>, LowerError> {
+    let mut cut = row_cut(rows, large);
+    take_stores(lowering, rows, level, &mut cut)?;
+    let results = reduce_in_tiles(lowering, rows, large, p, cut.stores.clone())?;
+    stored(lowering, &cut);
+    Ok(results)
+}
+
+fn row_cut(rows: &Rows, large: &[&Large]) -> Cut {
     let length = &rows.length;
     if length.known().is_some_and(|n| n <= TILE) {
-        let mut whole = Cut { group: trailing(large), size: length.clone(), tiles: Dim::ONE, stores: Vec::new() };
-        take_stores(lowering, rows, level, &mut whole)?;
-        let results = tile(lowering, large, &whole, length, p, &Dim::ZERO);
-        stored(lowering, &whole);
-        return results;
+        return Cut { group: trailing(large), size: length.clone(), tiles: Dim::ONE, stores: Vec::new() };
     }
-    let mut cut = cut(large, length, false);
-    take_stores(lowering, rows, level, &mut cut)?;
+    cut(large, length, false)
+}
+
+fn reduce_in_tiles(
+    lowering: &mut Lowering<'_>,
+    rows: &Rows,
+    large: &[&Large],
+    p: &Dim,
+    stores: Vec<(Value, BufferId)>,
+) -> Result<Vec<Reg>, LowerError> {
+    let length = &rows.length;
+    let cut = Cut { stores, ..row_cut(rows, large) };
+    if length.known().is_some_and(|n| n <= TILE) {
+        return tile(lowering, large, &cut, length, p, &Dim::ZERO);
+    }
     let most = cut.tiles.known().unwrap_or(TILE);
     let partials: Vec<Partial> = large.iter().map(|l| Partial::local(lowering, l, most)).collect();
     let (var, t) = lowering.e.var(&cut.tiles);
@@ -276,21 +370,36 @@ fn reduce_row(
     let body = lowering.e.close();
     written?;
     lowering.e.kb.push(Stmt::For { var, extent: cut.tiles.clone(), body });
-    stored(lowering, &cut);
     Ok(combine_partials(lowering, large, &partials, &cut.tiles, &Dim::ZERO))
 }
 
-/// Outputs that need no reduction and have an element for each group of a single row's first reductions are stored in
-/// their loop: one pass over the operands.
+/// How many elements for each row a value has that needs no reduction and has some for each, fewer than are reduced.
+fn part_of_rows(rows: &Rows, value: Value, count: &Dim) -> Option<Dim> {
+    let part = count.floordiv(&rows.count);
+    (rows.levels.get(&value.node) == Some(&0) && &part * &rows.count == *count).then_some(part)
+}
+
+/// Whether the elements of a row are neighbours.
+fn is_trailing(lowering: &mut Lowering<'_>, large: &Large) -> Result<bool, LowerError> {
+    let node = lowering.body.node(large.value.node);
+    let (Op::Reduce { axes, .. }, Some(&x)) = (&node.op, node.operands().first()) else { return Ok(false) };
+    let dims = lowering.e.dims(x)?;
+    let mut kept = (0..dims.len()).filter(|a| !axes.contains(a) && dims[*a] != Dim::ONE);
+    let first = axes.iter().copied().filter(|a| dims[*a] != Dim::ONE).min().unwrap_or(dims.len());
+    Ok(kept.all(|axis| axis < first))
+}
+
+/// Outputs that need no reduction and have an element for each group of a row's first reductions are stored in their
+/// loop: one pass over the operands.
 fn take_stores(lowering: &mut Lowering<'_>, rows: &Rows, level: usize, cut: &mut Cut) -> Result<(), LowerError> {
-    if level != 1 || rows.count != Dim::ONE {
+    if level != 1 || !is_trailing(lowering, &rows.large[0])? {
         return Ok(());
     }
     for (value, buffer) in std::mem::take(&mut lowering.outputs) {
         let dims = lowering.e.dims(value)?;
         let count = lowering.e.ranges.simplify(&Dim::product(&dims));
         let free = rows.levels.get(&value.node) == Some(&0);
-        if free && &count * &Dim::Known(cut.group) == rows.length {
+        if free && &count * &Dim::Known(cut.group) == &rows.count * &rows.length {
             cut.stores.push((value, buffer));
         } else {
             lowering.outputs.push((value, buffer));
@@ -397,7 +506,7 @@ fn tile(
         large.iter().map(|l| grouped(&mut lowering.e, l, p, &at, cut.group)).collect();
     lowering.e.end_pass();
     let written = cut.stores.iter().try_for_each(|&(value, buffer)| {
-        let position = lowering.e.ranges.simplify(&at);
+        let position = lowering.e.ranges.simplify(&(&(p * &all) + &at));
         let dims = lowering.e.dims(value)?;
         let index = delinearize(&position, &dims, &lowering.e.ranges);
         let element = lowering.e.emit(value, &index)?;

@@ -317,6 +317,10 @@ impl<'g, 'f> Former<'g, 'f> {
             }
             return;
         }
+        if self.skips_a_section(p) {
+            self.store(p);
+            return;
+        }
         // What costs nothing, and what has to be where its sum is, whatever the limits and costs.
         let stays = free || rounds_with_user(self.g.f, self.g.value(p));
         if self.inlines(p, &consumers, stays) {
@@ -327,6 +331,16 @@ impl<'g, 'f> Former<'g, 'f> {
         } else {
             self.store(p);
         }
+    }
+
+    /// Whether an op usually does without one of its operands, a long reduction: then it is stored by the reduction's own
+    /// kernel, which runs only the rows that are needed.
+    fn skips_a_section(&self, p: usize) -> bool {
+        let node = self.g.node(p);
+        node.operands().iter().enumerate().filter(|(i, _)| cost::is_rare(node, *i)).any(|(_, v)| {
+            let section = self.g.index(*v).map(|i| self.g.node(i));
+            section.is_some_and(|s| matches!(&s.op, Op::Reduce { axes, .. } if !is_small(self.g.f, s, axes)))
+        })
     }
 
     /// A group that takes an op before all others: what it becomes, unless it may not. A group is made anew only where

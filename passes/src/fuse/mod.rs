@@ -31,8 +31,8 @@
 //!   result that it reads is always that of its own row. A [`Place::Free`] value needs no section and may be computed at
 //!   any index anywhere. Nothing else occurs.
 //! - F7 *Outputs of a row kernel* have X R elements (stored at p) or X elements (stored at x); several of both may occur.
-//!   Of a single row, free outputs may also have R / n elements, n at most [`SMALL_REDUCE`]: where the last n elements of
-//!   a row are neighbours that its reduces combine first, they are stored in the same pass.
+//!   Where the elements of a row are neighbours, free outputs may also have X R / n elements, n at most [`SMALL_REDUCE`]: if
+//!   a row's reduces combine groups of n first, they are stored in the same pass.
 //! - F8 *Split.* When X is 1 and R is above [`SPLIT_ABOVE`] or not known ([`Space::split`]), the reduce runs in tiles
 //!   over threads and partials are combined at the end: then no section depends on a section and no value is dependent
 //!   and full. Row values after the sections (sqrt of the sum) and independent outputs of R elements do occur.

@@ -221,8 +221,9 @@ impl Profile {
             _ => 1.0,
         };
         if let Some(&level) = level {
-            // A section runs once, whoever uses it.
-            own = Asked::once(g.elements(value), Feed::Level(level));
+            // A section runs once, whoever uses it, and hardly ever where all of them seldom do.
+            let run = if own.elements > 0.0 { g.elements(value) } else { 0.0 };
+            own = Asked::once(run, Feed::Level(level));
         }
         let unrolled = if level.is_some() { 1.0 } else { times };
         let body = match ops(node) {
@@ -328,7 +329,7 @@ fn counts(g: &Graph<'_>, m: usize) -> bool {
     ops(g.node(m)) > 0.0 && g.elements(g.value(m)) > 1.0
 }
 
-/// Whether the loop of the first reductions of a single row stores an output (F7).
+/// Whether the loop of the first reductions stores an output (F7).
 fn stored_on_the_way(g: &Graph<'_>, members: &BTreeSet<usize>, levels: &HashMap<usize, usize>, output: usize) -> bool {
     let mut below = BTreeSet::from([output]);
     let mut free = true;
@@ -342,7 +343,7 @@ fn stored_on_the_way(g: &Graph<'_>, members: &BTreeSet<usize>, levels: &HashMap<
     free && levels.keys().all(|&s| {
         let all = g.node(s).operands().first().map_or(0.0, |v| g.elements(*v));
         let n = all / elements.max(1.0);
-        g.elements(g.value(s)) == 1.0 && n.fract() == 0.0 && (1.0..=SMALL_REDUCE as f64).contains(&n)
+        g.elements(g.value(s)) < elements && n.fract() == 0.0 && (1.0..=SMALL_REDUCE as f64).contains(&n)
     })
 }
 

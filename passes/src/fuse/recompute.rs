@@ -109,15 +109,38 @@ impl Levels {
         self.level.get(&id).copied().unwrap_or(0)
     }
 
-    /// Values of earlier levels that ops of this one read and that don't lie in memory.
-    fn asked(&self, f: &Function, level: usize) -> BTreeSet<Value> {
-        let mut asked = BTreeSet::new();
+    /// Ops of a level that only what is computed almost nowhere needs there.
+    fn seldom(&self, f: &Function, level: usize) -> HashSet<NodeId> {
+        let mut rare: HashSet<NodeId> = HashSet::new();
+        for &id in self.ops[level].iter().rev() {
+            let results = f.node(id).results().len();
+            let uses = (0..results).flat_map(|result| f.uses(Value { node: id, result }));
+            let mut here = uses.filter(|(user, _)| self.at(*user) == level).peekable();
+            let output = (0..results).any(|result| f.is_output(Value { node: id, result }));
+            if !output && here.peek().is_some() && here.all(|(user, i)| rare.contains(&user) || is_rare(f.node(user), i))
+            {
+                rare.insert(id);
+            }
+        }
+        rare
+    }
+
+    /// Values of earlier levels that ops of this one read and that don't lie in memory, with whether only ops read them
+    /// that are computed almost nowhere.
+    fn asked(&self, f: &Function, level: usize) -> BTreeMap<Value, bool> {
+        let mut asked = BTreeMap::new();
+        let rare = self.seldom(f, level);
         for &id in &self.ops[level] {
             if self.given.contains(&id) && !is_barrier_reduce(f, id) {
                 continue;
             }
-            let early = |v: &&Value| self.at(v.node) < level && !self.given.contains(&v.node);
-            asked.extend(f.node(id).operands().iter().filter(early).copied());
+            let node = f.node(id);
+            for (i, &v) in node.operands().iter().enumerate() {
+                if self.at(v.node) < level && !self.given.contains(&v.node) {
+                    let seldom = rare.contains(&id) || is_rare(node, i);
+                    *asked.entry(v).or_insert(true) &= seldom;
+                }
+            }
         }
         asked
     }
@@ -126,13 +149,13 @@ impl Levels {
     fn cut(&self, f: &Function, level: usize) -> Option<Cut> {
         let asked = self.asked(f, level);
         let kept = |v: &Value| self.store_cost(f, *v);
-        let as_it_is: f64 = asked.iter().filter(|v| !is_source(f.op(**v))).map(kept).sum();
+        let as_it_is: f64 = asked.keys().filter(|v| !is_source(f.op(**v))).map(kept).sum();
         if as_it_is < WORTHWHILE {
             return None;
         }
         let mut network = Network::new();
         let mut rare: BTreeMap<Value, bool> = BTreeMap::new();
-        let mut open: VecDeque<(Value, bool)> = asked.iter().map(|v| (*v, false)).collect();
+        let mut open: VecDeque<(Value, bool)> = asked.iter().map(|(v, seldom)| (*v, *seldom)).collect();
         while let Some((value, seldom)) = open.pop_front() {
             match rare.get(&value) {
                 Some(known) if *known <= seldom => continue,
@@ -168,7 +191,7 @@ impl Levels {
                 network.edge(from, into, NEVER);
             }
         }
-        for &value in &asked {
+        for &value in asked.keys() {
             let (_, out) = network.value(value);
             network.edge(out, network.sink, NEVER);
         }
@@ -233,14 +256,17 @@ impl Levels {
     }
 }
 
-/// A reduction to one element of many, which runs in tiles: nothing that needs it shares its kernel.
+/// A reduction to one element of many, which runs in tiles, or by way of rows: nothing that needs it shares its kernel.
 fn is_barrier_reduce(f: &Function, id: NodeId) -> bool {
     let node = f.node(id);
-    let Op::Reduce { axes, .. } = &node.op else { return false };
+    let (Op::Reduce { axes, .. }, Some(&x)) = (&node.op, node.operands().first()) else { return false };
     let one = node.results().first().and_then(|t| t.tensor()).is_some_and(|t| Dim::product(&t.dims) == Dim::ONE);
-    let many = node.operands().first().and_then(|v| f.ty(*v).tensor());
-    let many = many.is_none_or(|t| Dim::product(&t.dims).known().is_none_or(|n| n > SPLIT_ABOVE));
-    one && many && !is_small(f, node, axes)
+    let by_rows = matches!(f.op(x), Op::Reduce { .. }) && f.node(x.node).operands().iter().any(|v| is_many(f, *v));
+    one && !is_small(f, node, axes) && (is_many(f, x) || by_rows)
+}
+
+fn is_many(f: &Function, value: Value) -> bool {
+    f.ty(value).tensor().is_none_or(|t| Dim::product(&t.dims).known().is_none_or(|n| n > SPLIT_ABOVE))
 }
 
 /// Whether nothing that needs the op can share a kernel with what the op needs.

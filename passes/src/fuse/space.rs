@@ -35,6 +35,13 @@ pub struct Space {
     pub sections: Vec<NodeId>,
 }
 
+impl Space {
+    /// Whether the elements of a row are neighbours.
+    pub fn is_trailing(&self) -> bool {
+        matches!(self.factors.as_slice(), [.., last] if last.reduced && self.factors.iter().filter(|f| f.reduced).count() == 1)
+    }
+}
+
 /// Where a value is computed (F6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -278,7 +285,7 @@ fn rows(
             Some(Place::Row | Place::Full) => true,
             Some(Place::Free) | None => {
                 let grouped = || (2..=SMALL_REDUCE).any(|n| &count * &Dim::Known(n) == full);
-                count == full || count == space.rows || (space.rows == Dim::ONE && grouped())
+                count == full || count == space.rows || (space.is_trailing() && grouped())
             }
         };
         if !fits {

@@ -1,11 +1,12 @@
 //! Gradients of reductions, running combinations and sorts.
 
 use frit_ir::types::Dim;
-use frit_ir::{BinaryOp, Op, ReduceKind, ScatterKind, Value};
+use frit_ir::{BinaryOp, Op, ReduceKind, ScatterKind, UnaryOp, Value};
 
 use super::movement::inverse;
 use super::site::{Fail, Ruled, Site, refuse};
 use super::window;
+use crate::fuse::SPLIT_ABOVE;
 
 /// A value of the reduced shape, repeated along the reduced axes.
 fn along(s: &mut Site<'_>, reduced: Value, dims: &[Dim], axes: &[usize]) -> Ruled<Value> {
@@ -36,7 +37,10 @@ pub(super) fn reduce(s: &mut Site<'_>, axes: &[usize], kind: ReduceKind) -> Rule
                 let tied = s.bin(BinaryOp::Eq, x, best)?;
                 let (one, zero) = (s.like(x, 1.0)?, s.zeros(x)?);
                 let ones = s.select(tied, one, zero)?;
-                let count = s.b.reduce(ones, axes.to_vec(), ReduceKind::Sum, false)?;
+                let count = match row_axis(&dims, axes) {
+                    Some(row) => ties_by_row(s, x, ones, row, kind)?,
+                    None => s.b.reduce(ones, axes.to_vec(), ReduceKind::Sum, false)?,
+                };
                 let share = s.div(g, count)?;
                 let share = along(s, share, &dims, axes)?;
                 s.when(tied, share)?
@@ -46,6 +50,29 @@ pub(super) fn reduce(s: &mut Site<'_>, axes: &[usize], kind: ReduceKind) -> Rule
     };
     s.give(0, gradient);
     Ok(())
+}
+
+/// Where all of a large tensor is reduced: its outermost axis.
+fn row_axis(dims: &[Dim], axes: &[usize]) -> Option<usize> {
+    let many = Dim::product(dims).known().is_none_or(|n| n > SPLIT_ABOVE);
+    let row = dims.iter().position(|d| *d != Dim::ONE)?;
+    let inner = dims.get(row + 1..)?.iter().any(|d| *d != Dim::ONE);
+    (axes.len() == dims.len() && many && inner).then_some(row)
+}
+
+/// How many elements are the extreme of all: only rows whose own extreme that is need a look at their elements.
+fn ties_by_row(s: &mut Site<'_>, x: Value, ones: Value, row: usize, kind: ReduceKind) -> Ruled<Value> {
+    let dims = s.dims(x)?;
+    let inner: Vec<usize> = (0..dims.len()).filter(|a| *a != row).collect();
+    let best_of_row = s.b.reduce(x, inner.clone(), kind, false)?;
+    let best = s.b.reduce(best_of_row, vec![0], kind, false)?;
+    let best = along(s, best, &dims[row..=row], &[0])?;
+    let has_one = s.bin(BinaryOp::Eq, best_of_row, best)?;
+    let has_none = s.b.unary(UnaryOp::Not, has_one)?;
+    let count_of_row = s.b.reduce(ones, inner, ReduceKind::Sum, false)?;
+    let none = s.zeros(count_of_row)?;
+    let counted = s.b.select_likely(has_none, none, count_of_row)?;
+    Ok(s.b.reduce(counted, vec![0], ReduceKind::Sum, false)?)
 }
 
 /// For each element, the product of the others along the axes.

@@ -88,7 +88,7 @@ pub(super) static RULES: &[Rule] = &[
         let c = b.scalar(DType::Bool, 1.0)?;
         Ok(vec![b.select(c, x, y)?])
     }),
-    rule!("select-not", "select(not c, a, b) = select(c, b, a)", "always", Strict Algebra Bits, select_not, |b| {
+    rule!("select-not", "select(not c, a, b) = select(c, b, a)", "neither side is the likely one", Strict Algebra Bits, select_not, |b| {
         let (x, y) = (input(b, &[3]), input(b, &[3]));
         let c = b.binary(BinaryOp::Lt, x, y)?;
         let n = b.unary(UnaryOp::Not, c)?;
@@ -252,7 +252,9 @@ fn select_constant(s: &Scope<'_>, id: NodeId) -> Outcome {
 
 fn select_not(s: &Scope<'_>, id: NodeId) -> Outcome {
     let Some((c, a, b)) = select_of(s, id) else { return Outcome::No };
+    let likely = matches!(s.f.node(id).op, Op::Select { likely } if likely.0);
     match s.unary(c, UnaryOp::Not) {
+        Some(_) if likely => Outcome::Near("its first side is the likely one"),
         Some(inner) => found([c], move |build| build.select(inner, b, a)),
         None => Outcome::No,
     }

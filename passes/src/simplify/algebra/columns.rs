@@ -11,10 +11,10 @@ use super::movement::{input, known};
 use super::reduction::reduce_of;
 use super::scope::known_product;
 use super::{Outcome, Rule, Scope, found};
-use crate::fuse::{SMALL_REDUCE, SPLIT_ABOVE};
+use crate::fuse::SMALL_REDUCE;
 
 pub(super) static RULES: &[Rule] = &[rule!("reduce-few-kept", "sum(x, a) = concat(sum(x[.., 0]), sum(x[.., 1]), ..)",
-    "at most 16 elements are kept, of more than 4096 each, and nothing that large lies in memory along the kept axes",
+    "at most 16 elements are kept, of 256 or more each, and nothing that large lies in memory along the kept axes",
     Strict Strength Bits, apart, |b| {
     let (x, w) = (input(b, &[90, 60]), input(b, &[3]));
     let x = b.op(Op::Broadcast { dims: known(&[90, 60, 3]), axes: vec![0, 1] }, &[x])?;
@@ -25,6 +25,8 @@ pub(super) static RULES: &[Rule] = &[rule!("reduce-few-kept", "sum(x, a) = conca
 
 /// Ops that are looked at.
 const NEAR: usize = 256;
+/// Fewest elements that are worth a loop of their own.
+const LEAST: i64 = 256;
 
 fn apart(s: &Scope<'_>, id: NodeId) -> Outcome {
     let (Some((axes, kind, x)), Some(ty)) = (reduce_of(s, id), s.result(id)) else { return Outcome::No };
@@ -35,7 +37,7 @@ fn apart(s: &Scope<'_>, id: NodeId) -> Outcome {
         return Outcome::No;
     }
     let Some(count) = known_product(kept.iter().map(|&a| &dims[a])) else { return Outcome::No };
-    let many = known_product(axes.iter().map(|&a| &dims[a])).is_none_or(|n| n > SPLIT_ABOVE);
+    let many = known_product(axes.iter().map(|&a| &dims[a])).is_none_or(|n| n >= LEAST);
     if !(2..=SMALL_REDUCE).contains(&count) || !many {
         return Outcome::No;
     }
@@ -63,13 +65,13 @@ fn apart(s: &Scope<'_>, id: NodeId) -> Outcome {
     })
 }
 
-/// Whether a value is computed from smaller ones: no tensor of more than [`SPLIT_ABOVE`] elements that holds a kept axis
+/// Whether a value is computed from smaller ones: no tensor of [`LEAST`] elements or more that holds a kept axis
 /// is read for it.
 fn is_computed(s: &Scope<'_>, x: Value, kept: &[usize]) -> bool {
     let mut open = vec![(x, kept.to_vec())];
     let mut seen: Vec<Value> = Vec::new();
     while let Some((value, axes)) = open.pop() {
-        let large = known_product(s.dims(value)).is_none_or(|n| n > SPLIT_ABOVE);
+        let large = known_product(s.dims(value)).is_none_or(|n| n >= LEAST);
         if axes.is_empty() || !large || seen.contains(&value) {
             continue;
         }

@@ -7,7 +7,7 @@
 
 use frit_ir::builder::{Builder, Built};
 use frit_ir::op::BinaryOp;
-use frit_ir::{NodeId, Op, UnaryOp, Value};
+use frit_ir::{DType, NodeId, Op, UnaryOp, Value};
 
 use super::movement::input;
 use super::quotient::is_rounded;
@@ -25,19 +25,21 @@ pub(super) static RULES: &[Rule] = &[
     rule!("joined-reciprocals", "(x / y) (z / w) = x z (1 / (y w))",
         "a quotient is used elsewhere too; y w is far from 0 and infinity, at least where likely conditions hold",
         Reassociate Strength Rounding, joined, |b| {
-        let (p, q) = quotients(b)?;
+        let (x, z) = (input(b, &[3]), input(b, &[3]));
+        let (y, w) = (sigmoid_divisor(b, x)?, sigmoid_divisor(b, z)?);
+        let (p, q) = (b.binary(BinaryOp::Div, z, y)?, b.binary(BinaryOp::Div, x, w)?);
         Ok(vec![b.binary(BinaryOp::Mul, p, q)?, p])
     }),
     rule!("quotient-by-joined", "x / y = x (1 / (y w)) w",
         "the divisors y and w are joined; elsewhere than where likely conditions hold, x / y", Reassociate Strength Rounding,
         by_joined, |b| {
-        let (p, q) = quotients(b)?;
-        let slope = b.binary(BinaryOp::Sub, q, p)?;
-        Ok(vec![b.binary(BinaryOp::Mul, p, q)?, slope])
+        let (x, z) = (input(b, &[3]), input(b, &[3]));
+        let (y, w) = (sigmoid_divisor(b, x)?, sigmoid_divisor(b, z)?);
+        Ok(vec![reciprocal_of_both(b, y, w)?, b.binary(BinaryOp::Div, x, y)?])
     }),
     rule!("shared-reciprocal", "x / y, z / y = x (1 / y), z (1 / y)", "y is far from 0 and infinity", Reassociate Strength Rounding,
         shared, |b| {
-        let (x, z, one) = (input(b, &[3]), input(b, &[3]), b.scalar(frit_ir::DType::F32, 1.0)?);
+        let (x, z, one) = (input(b, &[3]), input(b, &[3]), b.scalar(DType::F32, 1.0)?);
         let t = b.unary(UnaryOp::Tanh, z)?;
         let y = b.binary(BinaryOp::Mul, t, t)?;
         let y = b.binary(BinaryOp::Add, y, one)?;
@@ -46,28 +48,23 @@ pub(super) static RULES: &[Rule] = &[
     rule!("likely-zero", "select(x = 0, 0, x y) = x y", "y is finite, at least where likely conditions hold",
         Approximate Strength Rounding, likely_zero, |b| {
         let (x, y) = (input(b, &[3]), input(b, &[3]));
-        let (zero, y) = (b.scalar(frit_ir::DType::F32, 0.0)?, b.unary(UnaryOp::Tanh, y)?);
+        let (zero, y) = (b.scalar(DType::F32, 0.0)?, b.unary(UnaryOp::Tanh, y)?);
         let (product, is_zero) = (b.binary(BinaryOp::Mul, x, y)?, b.binary(BinaryOp::Eq, x, zero)?);
         Ok(vec![b.select(is_zero, zero, product)?])
     }),
 ];
 
-/// Two sigmoid-like quotients of bounded arguments.
-fn quotients(b: &mut Builder<'_>) -> Result<(Value, Value), frit_ir::op::infer::TypeError> {
-    let (x, z, one) = (input(b, &[3]), input(b, &[3]), b.scalar(frit_ir::DType::F32, 1.0)?);
-    let side = |b: &mut Builder<'_>, v: Value, w: Value| {
-        let t = b.unary(UnaryOp::Tanh, w)?;
-        let e = b.unary(UnaryOp::Exp, t)?;
-        let d = b.binary(BinaryOp::Add, e, one)?;
-        b.binary(BinaryOp::Div, v, d)
-    };
-    Ok((side(b, x, z)?, side(b, z, x)?))
+/// 1 + e^ of something bounded.
+fn sigmoid_divisor(b: &mut Builder<'_>, x: Value) -> Built {
+    let (one, t) = (b.scalar(DType::F32, 1.0)?, b.unary(UnaryOp::Tanh, x)?);
+    let e = b.unary(UnaryOp::Exp, t)?;
+    b.binary(BinaryOp::Add, e, one)
 }
 
 /// A quotient of floats as large as its divisor: one that is repeated has a reciprocal of its own.
 fn quotient(s: &Scope<'_>, v: Value) -> Option<(Value, Value)> {
     let (x, y) = s.binary(v.node, BinaryOp::Div)?;
-    let ty = s.ty(v).filter(|t| t.dtype == frit_ir::DType::F32)?;
+    let ty = s.ty(v).filter(|t| t.dtype == DType::F32)?;
     (s.dims(y) == ty.dims && !matches!(s.node(y).op, Op::Broadcast { .. })).then_some((x, y))
 }
 
@@ -108,7 +105,7 @@ fn pair(s: &Scope<'_>, id: NodeId) -> Option<[(Value, Value); 2]> {
 
 /// 1 / (y w), the same whichever comes first.
 fn reciprocal_of_both(b: &mut Builder<'_>, y: Value, w: Value) -> Built {
-    let (product, one) = (b.binary(BinaryOp::Mul, y.min(w), y.max(w))?, b.scalar(frit_ir::DType::F32, 1.0)?);
+    let (product, one) = (b.binary(BinaryOp::Mul, y.min(w), y.max(w))?, b.scalar(DType::F32, 1.0)?);
     b.binary(BinaryOp::Div, one, product)
 }
 
@@ -173,7 +170,7 @@ fn by_joined(s: &Scope<'_>, id: NodeId) -> Outcome {
         let reciprocal = if conditions.is_empty() {
             usual
         } else {
-            let one = b.scalar(frit_ir::DType::F32, 1.0)?;
+            let one = b.scalar(DType::F32, 1.0)?;
             let rare = b.binary(BinaryOp::Div, one, y)?;
             where_likely(b, &conditions, usual, rare)?
         };
@@ -196,7 +193,7 @@ fn shared(s: &Scope<'_>, id: NodeId) -> Outcome {
         return Outcome::Near("the divisor may be 0");
     }
     found([], move |b| {
-        let one = b.scalar(frit_ir::DType::F32, 1.0)?;
+        let one = b.scalar(DType::F32, 1.0)?;
         let r = b.binary(BinaryOp::Div, one, y)?;
         b.binary(BinaryOp::Mul, x, r)
     })

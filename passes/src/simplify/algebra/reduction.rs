@@ -57,6 +57,12 @@ pub(super) static RULES: &[Rule] = &[
         let y = b.reduce(x, vec![1], ReduceKind::Sum, false)?;
         Ok(vec![b.reduce(y, vec![1], ReduceKind::Sum, false)?])
     }),
+    rule!("extreme-of-extremes", "max(x, a and b) = max(max(x, a), b)", "min and max; max(x, a) is there, and much smaller",
+        Strict Strength Bits, extreme_of_extremes, |b| {
+        let x = input(b, &[5, 7, 2]);
+        let y = b.reduce(x, vec![1, 2], ReduceKind::Max, false)?;
+        Ok(vec![b.reduce(x, vec![0, 1, 2], ReduceKind::Max, false)?, y])
+    }),
     rule!("max-of-broadcast", "max(broadcast(x), a) = broadcast(x)", "min and max over repeated axes that are not empty",
         Strict Algebra Bits, |s, id| reduce_of_broadcast(s, id, true), |b| {
         let x = input(b, &[5, 2]);
@@ -83,6 +89,30 @@ pub(super) fn reduce_of<'a>(s: &Scope<'a>, id: NodeId) -> Option<(&'a [usize], R
         (Op::Reduce { axes, kind }, Some(x)) => Some((axes, *kind, x)),
         _ => None,
     }
+}
+
+fn extreme_of_extremes(s: &Scope<'_>, id: NodeId) -> Outcome {
+    let Some((axes, kind, x)) = reduce_of(s, id).filter(|(_, kind, _)| is_order_free(*kind)) else {
+        return Outcome::No;
+    };
+    for (other, _) in s.f.uses(x) {
+        let Some((fewer, same, _)) = reduce_of(s, other) else { continue };
+        let part = Value { node: other, result: 0 };
+        if same != kind || fewer.len() >= axes.len() || fewer.is_empty() || !fewer.iter().all(|a| axes.contains(a)) {
+            continue;
+        }
+        let smaller = match (Dim::product(s.dims(part)), Dim::product(s.dims(x))) {
+            (Dim::Known(part), Dim::Known(all)) => 4 * part <= all,
+            (part, all) => part != all,
+        };
+        if smaller {
+            // Where the axes that are left lie among those that are kept.
+            let kept = (0..s.dims(x).len()).filter(|a| !fewer.contains(a)).enumerate();
+            let left: Vec<usize> = kept.filter(|(_, a)| axes.contains(a)).map(|(i, _)| i).collect();
+            return found([], move |b| b.reduce(part, left, kind, false));
+        }
+    }
+    Outcome::No
 }
 
 fn is_order_free(kind: ReduceKind) -> bool {
