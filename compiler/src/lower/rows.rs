@@ -289,8 +289,9 @@ fn plan_lines(lowering: &mut Lowering<'_>, rows: &Rows) -> Result<(), LowerError
     let Some(first) = rows.large.first().and_then(reduced) else { return Ok(()) };
     let mut passes = Vec::new();
     for level in 1..=depth(rows) {
-        let large: Vec<&Large> = rows.large.iter().filter(|l| l.level == level).collect();
-        let single = trailing(&large) == 1;
+        // What runs seldom keeps nothing for others.
+        let large: Vec<&Large> = rows.large.iter().filter(|l| l.level == level && l.unless.is_none()).collect();
+        let single = !large.is_empty() && trailing(&large) == 1;
         passes.push(Pass { roots: large.into_iter().filter(|_| single).filter_map(reduced).collect() });
     }
     passes.push(Pass { roots: lowering.outputs.iter().map(|(value, _)| *value).collect() });
@@ -392,7 +393,7 @@ fn is_trailing(lowering: &mut Lowering<'_>, large: &Large) -> Result<bool, Lower
 /// Outputs that need no reduction and have an element for each group of a row's first reductions are stored in their
 /// loop: one pass over the operands.
 fn take_stores(lowering: &mut Lowering<'_>, rows: &Rows, level: usize, cut: &mut Cut) -> Result<(), LowerError> {
-    if level != 1 || !is_trailing(lowering, &rows.large[0])? {
+    if level != 1 || (rows.count != Dim::ONE && cut.group == 1) || !is_trailing(lowering, &rows.large[0])? {
         return Ok(());
     }
     for (value, buffer) in std::mem::take(&mut lowering.outputs) {
@@ -499,7 +500,7 @@ fn tile(
     let (var, r) = lowering.e.var(&lines);
     lowering.e.open();
     let at = &start + &r;
-    if cut.tiles == Dim::ONE && cut.group == 1 {
+    if cut.tiles == Dim::ONE && cut.group == 1 && large.iter().all(|l| l.unless.is_none()) {
         begin_pass(lowering, large, p, &r)?;
     }
     let values: Result<Vec<_>, LowerError> =

@@ -154,45 +154,43 @@ impl Levels {
             return None;
         }
         let mut network = Network::new();
-        let mut rare: BTreeMap<Value, bool> = BTreeMap::new();
-        let mut open: VecDeque<(Value, bool)> = asked.iter().map(|(v, seldom)| (*v, *seldom)).collect();
-        while let Some((value, seldom)) = open.pop_front() {
-            match rare.get(&value) {
-                Some(known) if *known <= seldom => continue,
-                _ => rare.insert(value, seldom),
-            };
-            if rare.len() > MOST {
+        let mut reached: BTreeSet<Value> = BTreeSet::new();
+        let mut open: Vec<Value> = asked.iter().filter(|(_, seldom)| !**seldom).map(|(v, _)| *v).collect();
+        while let Some(value) = open.pop() {
+            if !reached.insert(value) {
+                continue;
+            }
+            if reached.len() > MOST {
                 return None;
             }
             if !self.given.contains(&value.node) {
                 let node = f.node(value.node);
-                let operands = node.operands().iter().enumerate();
-                open.extend(operands.map(|(i, v)| (*v, seldom || is_rare(node, i))));
+                let operands = node.operands().iter().enumerate().filter(|(i, _)| !is_rare(node, *i));
+                open.extend(operands.map(|(_, v)| *v));
             }
         }
-        for (&value, &seldom) in &rare {
+        for &value in &reached {
             let (into, out) = network.value(value);
             let node = f.node(value.node);
             if self.given.contains(&value.node) {
                 network.edge(network.source, into, NEVER);
-                network.edge(into, out, scaled(if seldom { 0.0 } else { load_cost(f, value) }));
+                network.edge(into, out, scaled(load_cost(f, value)));
                 continue;
             }
-            let again = if seldom { 0.0 } else { recompute_cost(f, value) };
-            network.edge(network.source, into, scaled(again));
+            network.edge(network.source, into, scaled(recompute_cost(f, value)));
             let store = if is_source(&node.op) || rounds_with_user(f, value) {
                 NEVER
             } else {
                 scaled(self.store_cost(f, value))
             };
             network.edge(into, out, store);
-            for operand in node.operands() {
+            for operand in node.operands().iter().filter(|v| reached.contains(v)) {
                 let (_, from) = network.value(*operand);
                 network.edge(from, into, NEVER);
             }
         }
-        for &value in asked.keys() {
-            let (_, out) = network.value(value);
+        for (value, _) in asked.iter().filter(|(_, seldom)| !**seldom) {
+            let (_, out) = network.value(*value);
             network.edge(out, network.sink, NEVER);
         }
         let (cost, memory_side) = network.cut();
@@ -200,7 +198,7 @@ impl Levels {
             return None;
         }
         let mut cut = Cut { copied: Vec::new(), stored: Vec::new() };
-        for &value in rare.keys() {
+        for &value in &reached {
             let (into, out) = network.value(value);
             match (memory_side.contains(&into), memory_side.contains(&out)) {
                 (false, _) => cut.copied.push(value.node),
@@ -208,7 +206,27 @@ impl Levels {
                 (true, _) => {}
             }
         }
+        self.copy_rare(f, &asked, &mut cut);
         (!cut.copied.is_empty()).then_some(cut)
+    }
+
+    /// What is seldom needed is computed then, from what is stored for others.
+    fn copy_rare(&self, f: &Function, asked: &BTreeMap<Value, bool>, cut: &mut Cut) {
+        let mut copied: BTreeSet<NodeId> = cut.copied.iter().copied().collect();
+        let rare = |id: NodeId| {
+            let node = f.node(id);
+            node.operands().iter().enumerate().filter(move |(i, _)| is_rare(node, *i)).map(|(_, v)| *v)
+        };
+        let mut open: Vec<Value> = asked.iter().filter(|(_, seldom)| **seldom).map(|(v, _)| *v).collect();
+        open.extend(cut.copied.iter().flat_map(|id| rare(*id)));
+        while let Some(value) = open.pop() {
+            let lies = self.given.contains(&value.node) || self.stored.contains(&value) || cut.stored.contains(&value);
+            let source = matches!(f.op(value), Op::Input { .. } | Op::Param { .. });
+            if !lies && !source && copied.insert(value.node) {
+                open.extend(f.node(value.node).operands());
+            }
+        }
+        cut.copied = copied.into_iter().collect();
     }
 
     /// Storing a value and reading it; only reading it where it is stored anyway.
