@@ -393,7 +393,7 @@ fn is_trailing(lowering: &mut Lowering<'_>, large: &Large) -> Result<bool, Lower
 /// Outputs that need no reduction and have an element for each group of a row's first reductions are stored in their
 /// loop: one pass over the operands.
 fn take_stores(lowering: &mut Lowering<'_>, rows: &Rows, level: usize, cut: &mut Cut) -> Result<(), LowerError> {
-    if level != 1 || (rows.count != Dim::ONE && cut.group == 1) || !is_trailing(lowering, &rows.large[0])? {
+    if level != 1 || !is_trailing(lowering, &rows.large[0])? {
         return Ok(());
     }
     for (value, buffer) in std::mem::take(&mut lowering.outputs) {
