@@ -168,11 +168,13 @@ pub struct NetworkConfig {
     pub grid: usize,
     /// Order of AF-KAN.
     pub order: usize,
+    /// Whether the MLP activates a layer's input, act(norm(x)) W^T, rather than its output as its authors' code does.
+    pub activation_first: bool,
 }
 
 impl Default for NetworkConfig {
     fn default() -> NetworkConfig {
-        NetworkConfig { layers: vec![784, 64, 10], grid: 3, order: 3 }
+        NetworkConfig { layers: vec![784, 64, 10], grid: 3, order: 3, activation_first: false }
     }
 }
 

@@ -87,13 +87,20 @@ pub(crate) struct NetworkFlags {
     /// Order of AF-KAN (3)
     #[arg(long, value_name = "N")]
     pub(crate) order: Option<usize>,
+    /// The MLP's layers as act(norm(x)) W^T, the paper's formula; default: act(norm(x) W^T), as its authors' code
+    #[arg(long)]
+    pub(crate) activation_first: bool,
 }
 
 impl NetworkFlags {
     /// The first flag given.
     pub(crate) fn given(&self) -> Option<&'static str> {
-        let given =
-            [(self.layers.is_some(), "--layers"), (self.grid.is_some(), "--grid"), (self.order.is_some(), "--order")];
+        let given = [
+            (self.layers.is_some(), "--layers"),
+            (self.grid.is_some(), "--grid"),
+            (self.order.is_some(), "--order"),
+            (self.activation_first, "--activation-first"),
+        ];
         given.into_iter().find(|(given, _)| *given).map(|(_, name)| name)
     }
 }

@@ -60,7 +60,9 @@ pub(crate) fn network(config: &Config) -> Done<Module> {
     let (layers, grid, order) = (config.network.layers.clone(), config.network.grid, config.network.order);
     let built = match config.model.as_str() {
         "af-kan" => AfKan { layers, grid, order, ..AfKan::default() }.module(config.seed),
-        "mlp" => Mlp { layers, ..Mlp::default() }.module(config.seed),
+        "mlp" => {
+            Mlp { layers, activation_last: !config.network.activation_first, ..Mlp::default() }.module(config.seed)
+        }
         file => return engine::load(Path::new(file)).map(|loaded| loaded.module),
     };
     built.map_err(|error| {
@@ -233,6 +235,7 @@ pub(crate) fn apply_network(config: &mut Config, flags: &NetworkFlags) {
     set(&mut config.network.layers, &flags.layers);
     set(&mut config.network.grid, &flags.grid);
     set(&mut config.network.order, &flags.order);
+    config.network.activation_first |= flags.activation_first;
 }
 
 /// What flags say of the code that results depend on.

@@ -93,6 +93,7 @@ fn flags_are_over_the_file_and_the_file_over_defaults() {
         "4",
         "--order",
         "2",
+        "--activation-first",
         "--checkpoint-steps",
         "9",
         "--validation-share",
@@ -106,7 +107,9 @@ fn flags_are_over_the_file_and_the_file_over_defaults() {
     );
     assert_eq!((config.optimizer.decay_of("x.bias"), config.optimizer.clip_norm), (0.0, Some(1.0)));
     assert_eq!((config.freeze.len(), config.patience, config.memory_limit), (2, Some(2), Some(2 << 30)));
-    assert_eq!((config.network.layers, config.network.grid, config.network.order), (vec![5, 3], 4, 2));
+    let network = &config.network;
+    assert_eq!((&network.layers[..], network.grid, network.order), (&[5, 3][..], 4, 2));
+    assert!(network.activation_first && !Config::default().network.activation_first);
     assert_eq!((config.loss.output.as_deref(), config.loss.label_smoothing), (Some("logits"), 0.1));
     assert_eq!((config.checkpoint_steps, config.data.validation_share, config.epochs), (Some(9), 0.3, Some(25)));
 }
