@@ -14,7 +14,7 @@ use frit_compiler::cpu::CodeError;
 use frit_compiler::driver::CompileError;
 use frit_compiler::plan::build::BuildError;
 use frit_ir::model::ModelError as NetworkError;
-use frit_ir::onnx::{ExportError, OnnxError};
+use frit_ir::onnx::{ExportError, OnnxError, RewriteError};
 use frit_ir::text::TextError;
 use frit_passes::legalize::LegalizeError;
 use frit_passes::manager::PassError;
@@ -199,6 +199,18 @@ impl From<ExportError> for CliError {
     }
 }
 
+impl From<RewriteError> for CliError {
+    fn from(error: RewriteError) -> Self {
+        match error {
+            RewriteError::Read(e) => e.into(),
+            RewriteError::Write(e) => e.into(),
+            e @ (RewriteError::Missing { .. } | RewriteError::Type { .. }) => {
+                CliError::failed(e, "the file is another than the one that was trained: put that back in its place")
+            }
+        }
+    }
+}
+
 impl From<TextError> for CliError {
     fn from(error: TextError) -> Self {
         let help = match &error {
@@ -270,6 +282,12 @@ impl From<StepperError> for CliError {
             StepperError::Graph(_) => "name another output with --target, another loss with --loss, or freeze less",
             StepperError::Sample { .. } | StepperError::Inputs { .. } => {
                 "train a network with one float input, the first axis of it the batch"
+            }
+            StepperError::Batch { fixed, .. } => {
+                return CliError::failed(&error, format!("--batch {fixed}; or export the model with a symbolic batch"));
+            }
+            StepperError::LastBatch { .. } => {
+                "leave the last records out of the data, or export the model with a symbolic batch (dynamic axes)"
             }
             StepperError::Unsupported { .. } => "leave it out",
             StepperError::State { .. } => return CliError::internal(error),

@@ -6,7 +6,7 @@ use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use frit_runtime::train::{EpochRecord, Observer, Progress, Start};
+use frit_runtime::train::{EpochRecord, Observer, Progress, Start, StepRecord};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::console::Console;
@@ -108,6 +108,14 @@ impl Observer for Watch<'_> {
             Some(bar) => bar.set_message(text),
             None => self.line(&text),
         }
+    }
+
+    fn logged(&mut self, record: &StepRecord) {
+        let accuracy = record.accuracy.map(|a| format!("  {}", percent(a))).unwrap_or_default();
+        self.line(&format!(
+            "step {}  loss {:.6}{accuracy}  rate {:.3e}  gradient {:.3e}",
+            record.step, record.loss, record.learning_rate, record.grad_norm
+        ));
     }
 
     fn epoch(&mut self, record: &EpochRecord) {

@@ -2,7 +2,9 @@
 //!
 //! In: a module of a network and a [`Config`]. Out: a [`Stepper`] that runs the functions `train_step` and `evaluate` of
 //! [`frit_ir::model::train`]. Parameters, moments and buffers live in [`StateBuffer`]s, which a step updates where they
-//! lie; an evaluation reads them there.
+//! lie; an evaluation reads them there. `prepare` makes imported networks ready.
+
+mod prepare;
 
 use frit_compiler::driver::{pipeline, run_passes};
 use frit_ir::model::train::{self as graph, OPTIMIZER_PREFIX, Recipe, SCALARS, train_module};
@@ -16,6 +18,7 @@ use crate::compile::CompileOptions;
 use crate::data::dataset::{Batch, TargetSlice};
 use crate::load::LoadError;
 use crate::session::{Context, InputRef, Model, RunError, StateBuffer, TensorView};
+pub use prepare::Parameters;
 
 /// Why a network can't be trained.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +51,28 @@ pub enum StepperError {
         /// All of them.
         names: String,
     },
+    /// A batch of another size than the network's.
+    #[error("the network takes {fixed} records at a time, a batch has {found}")]
+    Batch {
+        /// What it takes.
+        fixed: usize,
+        /// What it would get.
+        found: usize,
+    },
+    /// Records are left for a smaller batch, which the network does not take.
+    #[error(
+        "the network takes {fixed} records at a time; of {records} {what} records the last batch would have {last}"
+    )]
+    LastBatch {
+        /// Which set.
+        what: &'static str,
+        /// How many it has.
+        records: usize,
+        /// What the network takes.
+        fixed: usize,
+        /// What is left.
+        last: usize,
+    },
     /// A setting that nothing heeds yet.
     #[error("setting `{setting}` is not supported yet")]
     Unsupported {
@@ -77,6 +102,9 @@ pub struct CompiledStepper {
     /// Extents of a batch's inputs but the first, as the network has them.
     sample: Vec<usize>,
     classes: Option<usize>,
+    /// Records a step, where the network fixes them.
+    fixed_batch: Option<usize>,
+    parameters: Parameters,
     /// Where a step's results are among the outputs.
     outputs: Outputs,
     /// The states that an evaluation reads, in the order of its inputs.
@@ -136,6 +164,8 @@ impl CompiledStepper {
         }
         let names: Vec<&str> = module.params.keys().map(String::as_str).collect();
         config.check_patterns(&names)?;
+        prepare::prepare(&mut module, config)?;
+        let parameters = prepare::parameters(&module, config);
         let mut options = CompileOptions { state: Vec::new(), ..options(config, compile) };
         // Losses and updates join core ops. Extents are given here, once; counts and dumps are of the step.
         let early = CompileOptions {
@@ -147,6 +177,7 @@ impl CompiledStepper {
         };
         let pipeline = pipeline(&early).map_err(LoadError::Compile)?;
         run_passes(&mut module, &pipeline, &early).map_err(LoadError::Compile)?;
+        prepare::take_floats(&mut module)?;
         let made = train_module(&module, &recipe(config, &module))?;
         options.verify_each |= cfg!(debug_assertions);
         let values = made.params.clone();
@@ -154,7 +185,7 @@ impl CompiledStepper {
         let (step, evaluate) = (model.function("train_step"), model.function("evaluate"));
         let step = step.map_err(LoadError::Model)?;
         let evaluate = evaluate.map_err(LoadError::Model)?;
-        let sample = sample_of(&step, sample)?;
+        let (fixed_batch, sample) = sample_of(&step, sample)?;
         let mut states = Vec::with_capacity(step.states().len());
         for (index, state) in step.states().iter().enumerate() {
             let port = &step.inputs()[state.input as usize];
@@ -185,6 +216,8 @@ impl CompiledStepper {
             config: config.clone(),
             sample,
             classes,
+            fixed_batch,
+            parameters,
             outputs,
             judged,
         })
@@ -210,8 +243,9 @@ fn zeros(ty: &ValueType) -> Option<Tensor> {
     Tensor::from_bytes(dtype, &shape, &vec![0; count.checked_mul(dtype.size())?]).ok()
 }
 
-/// Extents of the network's input but the first, which must hold as many elements as a sample.
-fn sample_of(step: &Model, found: &[usize]) -> Result<Vec<usize>, StepperError> {
+/// Extents of the network's input: the first where it is fixed, and the rest, which must hold as many elements as a
+/// sample.
+fn sample_of(step: &Model, found: &[usize]) -> Result<(Option<usize>, Vec<usize>), StepperError> {
     let donated: Vec<usize> = step.states().iter().map(|state| state.input as usize).collect();
     let data =
         step.inputs().iter().enumerate().filter(|(i, port)| {
@@ -227,9 +261,10 @@ fn sample_of(step: &Model, found: &[usize]) -> Result<Vec<usize>, StepperError> 
     let ty = port.ty.tensor().filter(|ty| ty.dtype == DType::F32 && ty.rank() > 0).ok_or_else(wrong)?;
     // Extents that the network leaves open are those of the sample.
     let own: Option<Vec<usize>> = ty.dims[1..].iter().map(|d| usize::try_from(d.known()?).ok()).collect();
+    let batch = ty.dims[0].known().and_then(|n| usize::try_from(n).ok());
     match own {
-        Some(own) if own.iter().product::<usize>() == found.iter().product::<usize>() => Ok(own),
-        None if ty.rank() == found.len() + 1 => Ok(found.to_vec()),
+        Some(own) if own.iter().product::<usize>() == found.iter().product::<usize>() => Ok((batch, own)),
+        None if ty.rank() == found.len() + 1 => Ok((batch, found.to_vec())),
         _ => Err(wrong()),
     }
 }
@@ -312,6 +347,10 @@ impl Stepper for CompiledStepper {
 
     fn classes(&self) -> Option<usize> {
         self.classes
+    }
+
+    fn parameters(&self) -> Parameters {
+        self.parameters.clone()
     }
 
     fn anomaly(&self) -> Option<String> {

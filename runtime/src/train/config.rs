@@ -229,6 +229,11 @@ pub struct Config {
     /// Parameters that are not trained; see [`pattern`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub freeze: Vec<String>,
+    /// Whether batch norms normalise by their running statistics, which stay as they are.
+    pub freeze_statistics: bool,
+    /// Steps between two lines of the steps' log; none unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_every: Option<u64>,
     /// Bytes of memory that a step may take.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_limit: Option<u64>,
@@ -259,6 +264,8 @@ impl Default for Config {
             patience: None,
             checkpoint_steps: None,
             freeze: Vec::new(),
+            freeze_statistics: false,
+            log_every: None,
             memory_limit: None,
             detect_anomaly: false,
             network: NetworkConfig::default(),
@@ -311,6 +318,7 @@ impl Config {
         ConfigError::need(self.batch > 0, "batch", "is at least 1", self.batch)?;
         ConfigError::need(self.patience != Some(0), "patience", "is at least 1", 0)?;
         ConfigError::need(self.checkpoint_steps != Some(0), "checkpoint_steps", "is at least 1", 0)?;
+        ConfigError::need(self.log_every != Some(0), "log_every", "is at least 1", 0)?;
         ConfigError::need(self.compile.level <= 3, "compile.level", "is 0 to 3", self.compile.level)?;
         let share = self.data.validation_share;
         let fits = share > 0.0 && share < 1.0;
@@ -388,6 +396,7 @@ impl Config {
         rest.epochs = self.schedule.needs_length().then(|| self.epochs());
         rest.patience = None;
         rest.checkpoint_steps = None;
+        rest.log_every = None;
         rest.memory_limit = None;
         rest.detect_anomaly = false;
         rest.data = DataConfig::default();

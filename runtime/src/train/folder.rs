@@ -1,7 +1,7 @@
 //! The folder of a run, written so that a crash at any time leaves the old or the new of each file.
 //!
 //! ```text
-//!  config.toml  metrics.csv  metrics.jsonl  curves.svg  report.html  best.safetensors  last.safetensors
+//!  config.toml  metrics.csv  metrics.jsonl  (steps.jsonl)  curves.svg  report.html  best.safetensors  last.safetensors
 //! ```
 //!
 //! A file is written beside its place, flushed to the disk, renamed into it, and the folder flushed. Lines of metrics are
@@ -12,7 +12,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::{Checkpoint, CheckpointError, Config, EpochRecord, TrainError};
+use super::{Checkpoint, CheckpointError, Config, EpochRecord, StepRecord, TrainError};
 
 /// What a run asks of a disk.
 pub trait Disk {
@@ -93,6 +93,8 @@ impl RunFolder {
     pub const CSV: &'static str = "metrics.csv";
     /// A line an epoch, JSON.
     pub const JSONL: &'static str = "metrics.jsonl";
+    /// A line for every so many steps, JSON.
+    pub const STEPS: &'static str = "steps.jsonl";
     /// Curves of loss and accuracy.
     pub const CURVES: &'static str = "curves.svg";
     /// A page about the run.
@@ -164,6 +166,28 @@ impl RunFolder {
             appended.map_err(|source| failed(&path, "write", source))?;
         }
         Ok(())
+    }
+
+    /// Adds a step to the log.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn append_step(&mut self, record: &StepRecord) -> Result<(), TrainError> {
+        let json = record.json().map_err(|error| TrainError::Internal(error.to_string()))?;
+        let path = self.path.join(Self::STEPS);
+        let appended = self.disk.append(&path, json.as_bytes());
+        appended.map_err(|source| failed(&path, "write", source))
+    }
+
+    /// Takes steps after this one out of the log: they are done again. Lines that a crash cut short go as well.
+    ///
+    /// # Errors
+    /// What the system says; the file is the old one or the new.
+    pub fn keep_steps(&mut self, last: u64) -> Result<(), TrainError> {
+        let text = fs::read_to_string(self.path.join(Self::STEPS)).unwrap_or_default();
+        let done = |line: &&str| serde_json::from_str::<StepRecord>(line).is_ok_and(|record| record.step <= last);
+        let kept: String = text.lines().filter(done).map(|line| format!("{line}\n")).collect();
+        self.write_whole(Self::STEPS, kept.as_bytes(), false)
     }
 
     /// Makes the lines of metrics those of these epochs.

@@ -13,7 +13,7 @@
 //!
 //! - [`config`] settings: defaults, file, flags. [`optimizer`], [`schedule`], [`pattern`] are parts of it.
 //! - [`stepper`] what the loop asks of a network: a step, an evaluation, its state.
-//! - [`compiled`] a network whose step is one compiled function.
+//! - [`compiled`] a network whose step is one compiled function: built in, or imported.
 //! - [`trainer`] the loop; [`observer`] who watches it.
 //! - [`metrics`] sums and records of epochs; [`chart`], [`report`] pictures and pages of them.
 //! - [`checkpoint`] state and position as a file; [`folder`] files written so that a crash leaves the old or the new.
@@ -38,11 +38,11 @@ mod tests;
 pub mod trainer;
 
 pub use checkpoint::{Checkpoint, CheckpointError, Position};
-pub use compiled::{CompiledStepper, StepperError};
+pub use compiled::{CompiledStepper, Parameters, StepperError};
 pub use config::{Config, ConfigError};
 pub use error::TrainError;
 pub use folder::{Disk, RunFolder, SystemDisk};
-pub use metrics::EpochRecord;
+pub use metrics::{EpochRecord, StepRecord};
 pub use observer::{Observer, Progress, Silent, Start};
 pub use optimizer::{Optimizer, OptimizerKind};
 pub use schedule::{Rates, Schedule};

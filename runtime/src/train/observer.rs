@@ -1,7 +1,7 @@
 //! Who watches a run: a bar, a log, a test.
 
-use super::EpochRecord;
 use super::metrics::Sums;
+use super::{EpochRecord, StepRecord};
 
 /// A run at its begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +45,11 @@ pub trait Observer {
     /// A step is done.
     fn step(&mut self, progress: &Progress) {
         let _ = progress;
+    }
+
+    /// A step is done that the log has a line of.
+    fn logged(&mut self, record: &StepRecord) {
+        let _ = record;
     }
 
     /// An epoch is done, and saved.

@@ -7,6 +7,7 @@
 use frit_ir::Tensor;
 use indexmap::IndexMap;
 
+use super::compiled::Parameters;
 use crate::data::dataset::Batch;
 
 /// Names of state that is the optimiser's own begin with this; all others are the module's parameters and buffers, under
@@ -82,6 +83,11 @@ pub trait Stepper {
 
     /// How many classes the output has; `None`: it is no classifier.
     fn classes(&self) -> Option<usize>;
+
+    /// What it trains and what not, as far as it can say.
+    fn parameters(&self) -> Parameters {
+        Parameters::default()
+    }
 
     /// After a result that is not finite: which op gave the first such value, as far as the stepper can say.
     fn anomaly(&self) -> Option<String> {

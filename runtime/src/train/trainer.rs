@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::checkpoint::Best;
-use super::metrics::Sums;
+use super::metrics::{StepRecord, Sums};
 use super::observer::{Observer, Progress, Start};
 use super::schedule::Point;
 use super::{Checkpoint, CheckpointError, Config, EpochRecord, Hyper, Position, Rates, RunFolder};
@@ -153,6 +153,9 @@ impl<'a> Trainer<'a> {
             train: self.data.train.len(),
             validation: self.data.validation.len(),
         });
+        if let Some(folder) = self.folder.as_mut().filter(|_| self.config.log_every.is_some()) {
+            folder.keep_steps(self.position.step)?;
+        }
         if self.position.step == 0 {
             // However soon the run is killed, it can go on.
             self.save(RunFolder::LAST)?;
@@ -261,7 +264,19 @@ impl<'a> Trainer<'a> {
         position.sums.grad_norm += f64::from(result.grad_norm);
         position.step += 1;
         position.batch = number as u64;
-        Ok(())
+        if self.config.log_every.is_none_or(|every| !self.position.step.is_multiple_of(every)) {
+            return Ok(());
+        }
+        let record = StepRecord {
+            step: hyper.step,
+            epoch,
+            loss: result.loss.into(),
+            accuracy: result.correct.map(|correct| correct as f64 / batch.len.max(1) as f64),
+            learning_rate: hyper.learning_rate,
+            grad_norm: result.grad_norm.into(),
+        };
+        self.observer.logged(&record);
+        self.folder.as_mut().map_or(Ok(()), |folder| folder.append_step(&record))
     }
 
     fn check(&self, epoch: u32, batch: usize, what: &'static str, value: f32) -> Result<(), TrainError> {

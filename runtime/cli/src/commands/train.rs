@@ -15,7 +15,7 @@ use frit_runtime::data::dataset::{TrainingData, source};
 use frit_runtime::train::config::{LossKind, MathKind};
 use frit_runtime::train::optimizer::DecayGroup;
 use frit_runtime::train::{
-    CompiledStepper, Config, End, OptimizerKind, Outcome, RunFolder, Schedule, Stepper, SystemDisk, Trainer,
+    CompiledStepper, Config, End, OptimizerKind, Outcome, Parameters, RunFolder, Schedule, Stepper, SystemDisk, Trainer,
 };
 use serde_json::json;
 
@@ -23,6 +23,7 @@ use crate::args::{CompileFlags, Math, NetworkFlags, TrainArgs};
 use crate::console::Console;
 use crate::engine;
 use crate::error::{CliError, Done};
+use crate::table::count;
 use crate::watch::{Watch, percent};
 
 /// Whether somebody asked the run to stop.
@@ -52,7 +53,14 @@ pub(crate) fn run(args: &TrainArgs) -> Done {
 
 /// The compiled step of a network.
 fn stepper(config: &Config, data: &TrainingData, options: &CompileOptions) -> Done<Box<dyn Stepper>> {
-    Ok(Box::new(CompiledStepper::new(network(config)?, config, data.train.shape(), options)?))
+    let made = || {
+        let stepper = CompiledStepper::new(network(config)?, config, data.train.shape(), options)?;
+        stepper.check_batches(config, data)?;
+        Ok(stepper)
+    };
+    let in_model =
+        |error: CliError| if is_built_in(&config.model) { error } else { error.in_file(Path::new(&config.model)) };
+    Ok(Box::new(made().map_err(in_model)?))
 }
 
 /// The network that settings name: built in, or a file.
@@ -63,7 +71,7 @@ pub(crate) fn network(config: &Config) -> Done<Module> {
         "mlp" => {
             Mlp { layers, activation_last: !config.network.activation_first, ..Mlp::default() }.module(config.seed)
         }
-        file => return engine::load(Path::new(file)).map(|loaded| loaded.module),
+        file => return engine::load_to_train(Path::new(file)),
     };
     built.map_err(|error| {
         if error.is_internal() {
@@ -74,7 +82,7 @@ pub(crate) fn network(config: &Config) -> Done<Module> {
 }
 
 /// Whether a model is built in: its name is no path.
-fn is_built_in(model: &str) -> bool {
+pub(crate) fn is_built_in(model: &str) -> bool {
     matches!(model, "af-kan" | "mlp")
 }
 
@@ -100,6 +108,8 @@ fn run_with(args: &TrainArgs, make: &MakeStepper, stop: &AtomicBool) -> Done {
     let (columns, holdout) = (config.columns(), config.holdout());
     let data = source::open(&config.request(&columns, &holdout))?;
     let mut stepper = make(&config, &data)?;
+    let parameters = stepper.parameters();
+    describe(&parameters, &console)?;
     let resumes = folder.is_some();
     let folder = match folder {
         Some(folder) => folder,
@@ -116,11 +126,36 @@ fn run_with(args: &TrainArgs, make: &MakeStepper, stop: &AtomicBool) -> Done {
         return Err(failed);
     }
     drop(watch);
-    tell(&outcome, &config, &path, &mut console)
+    tell(&outcome, &config, &path, &parameters, &mut console)
+}
+
+/// What is trained and what not; names beyond the first few are in the JSON.
+fn describe(parameters: &Parameters, console: &Console) -> Done {
+    const SHOWN: usize = 6;
+    let names = |names: &[String]| {
+        let more = if names.len() > SHOWN { format!(", and {} more", names.len() - SHOWN) } else { String::new() };
+        format!("{}{more}", names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", "))
+    };
+    if parameters.trained.is_empty() {
+        return Ok(());
+    }
+    let elements = count(parameters.elements as u64);
+    let trained = &parameters.trained;
+    console.line(format!("trains {elements} parameters in {} tensors: {}", trained.len(), names(trained)))?;
+    let others = [
+        ("renews", "running statistics", &parameters.renewed),
+        ("keeps", "frozen tensors", &parameters.frozen),
+        ("keeps", "other tensors", &parameters.constant),
+    ];
+    for (verb, what, list) in others.into_iter().filter(|(_, _, list)| !list.is_empty()) {
+        console.line(format!("{verb} {} {what}: {}", list.len(), names(list)))?;
+    }
+    parameters.notes.iter().for_each(|note| console.note(note));
+    Ok(())
 }
 
 /// The last lines.
-fn tell(outcome: &Outcome, config: &Config, path: &Path, console: &mut Console) -> Done {
+fn tell(outcome: &Outcome, config: &Config, path: &Path, parameters: &Parameters, console: &mut Console) -> Done {
     let classes = config.loss.kind == LossKind::CrossEntropy;
     let (epochs, seconds, shown) = (outcome.epochs, outcome.seconds, path.display());
     if let Some(best) = &outcome.best {
@@ -150,6 +185,10 @@ fn tell(outcome: &Outcome, config: &Config, path: &Path, console: &mut Console) 
         "seconds": seconds,
         "end": end,
         "run": shown.to_string(),
+        "trained": parameters.trained,
+        "renewed": parameters.renewed,
+        "frozen": parameters.frozen,
+        "constant": parameters.constant,
     }))?;
     if outcome.end == End::Stopped {
         let message = format!("stopped after {epochs} epochs, {} steps; the run is saved in {shown}", outcome.steps);
@@ -182,6 +221,7 @@ fn apply(config: &mut Config, args: &TrainArgs) -> Done {
     set(&mut config.seed, &args.seed);
     put(&mut config.patience, &args.patience);
     put(&mut config.checkpoint_steps, &args.checkpoint_steps);
+    put(&mut config.log_every, &args.log_every);
     put(&mut config.memory_limit, &args.memory_limit);
     config.detect_anomaly |= args.detect_anomaly;
     apply_network(config, &args.network);
@@ -219,6 +259,7 @@ fn apply(config: &mut Config, args: &TrainArgs) -> Done {
     if !recipe.freeze.is_empty() {
         config.freeze.clone_from(&recipe.freeze);
     }
+    config.freeze_statistics |= recipe.freeze_statistics;
     apply_compile(config, &args.flags);
     complete(config)
 }
