@@ -18,8 +18,9 @@
 //!    number beyond 10,000 (a mask); else it is a parameter: a part of a table, say. One under a name of its own is a
 //!    parameter, but a single number only where PyTorch gave the name: others call the 2 of `2 x` something too.
 //!
-//! `Constant` nodes, and initializers of subgraphs and functions, stay constants. Whoever knows better names parameters
-//! to be frozen.
+//! `Constant` nodes, and initializers of subgraphs and functions, stay constants. A buffer that the older exporter wrote,
+//! or that the newer one folded (a grid of splines), looks like any weight and is taken for one: whoever knows better
+//! names what is to be frozen.
 //!
 //! Exporters keep one of several initializers with equal values. In a network as it was initialised that joins all
 //! biases of zeros and all scales of ones, which train apart. So one whose elements are all the same, with several
@@ -54,9 +55,10 @@ const MASK: f64 = 1e4;
 /// In files before this version every initializer is an input as well.
 const FREE_INITIALIZERS: i64 = 4;
 /// Names that PyTorch's newer exporter gives results of ops that make constants.
-const MADE_BY_OPS: [&str; 12] = [
+const MADE_BY_OPS: [&str; 13] = [
     "arange",
     "clone",
+    "convert_element_type",
     "detach",
     "full",
     "lift_fresh_copy",
@@ -152,9 +154,10 @@ fn is_weight(&(op, operand): &Place<'_>) -> bool {
     }
 }
 
-/// A name without its number.
+/// A name without its number, and without what the newer exporter adds to an op's.
 fn word(name: &str) -> &str {
-    name.trim_end_matches(|c: char| c.is_ascii_digit()).trim_matches('_')
+    let word = name.trim_end_matches(|c: char| c.is_ascii_digit()).trim_matches('_');
+    word.strip_suffix("_default").unwrap_or(word)
 }
 
 /// Whether the name is that of an op which makes constants.

@@ -42,7 +42,8 @@ impl<'a> Watch<'a> {
         Watch { console, stop, bar, epochs: 0, last: Instant::now(), failed: None }
     }
 
-    fn line(&mut self, text: &str) {
+    /// A line; when it can't be written, the run ends.
+    pub(crate) fn line(&mut self, text: &str) {
         let print = || self.console.line(text);
         let printed = match &self.bar {
             Some(bar) => bar.suspend(print),

@@ -364,3 +364,80 @@ fn settings_that_nothing_heeds_are_refused() {
         assert!(said.contains(setting) && said.contains("not supported yet"), "{said}");
     }
 }
+
+/// A model that PyTorch exported, and data for it.
+fn exported(name: &str) -> [String; 2] {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/training/reference").join(name);
+    ["model.onnx", "data.npz"].map(|file| folder.join(file).to_str().unwrap().to_owned())
+}
+
+#[test]
+fn an_onnx_model_trains_and_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let [model, data] = exported("resnet");
+    let run =
+        ["train", &model, "--data", &data, "--label", "y", "--batch", "16", "--shuffle", "--out", "run", "--json"];
+    let output = succeeds(folder, &[&run[..], &["--epochs", "3", "--log-every", "2"]].concat());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    for part in ["in 20 tensors: conv1.weight", "renews 12 running statistics", "step 2  loss "] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let record: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let counts = ["trained", "renewed", "frozen", "constant"].map(|key| record[key].as_array().unwrap().len());
+    assert_eq!(counts, [20, 12, 0, 0]);
+    let steps = |run: &str| {
+        let text = std::fs::read_to_string(folder.join(run).join("steps.jsonl")).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        lines.map(|line| line["step"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    // 63 of 79 records: four steps an epoch, the last on 15.
+    assert_eq!(steps("run"), [2, 4, 6, 8, 10, 12]);
+    // Steps that are done again are told once.
+    let log = folder.join("run/steps.jsonl");
+    let extra = std::fs::read_to_string(&log).unwrap().replace("\"step\":12", "\"step\":14");
+    std::fs::write(&log, extra + "{\"step\":").unwrap();
+    succeeds(folder, &["train", "--resume", "run", "--epochs", "4"]);
+    assert_eq!(steps("run"), [2, 4, 6, 8, 10, 14, 16]);
+    // The file comes back with what was trained and nothing else changed.
+    succeeds(folder, &["export", "run", "-o", "back.onnx"]);
+    let best = Checkpoint::read_file(&folder.join("run/best.safetensors")).unwrap();
+    let load = |path: &Path| frit_ir::onnx::load(path).unwrap();
+    let (before, after) = (load(Path::new(&model)), load(&folder.join("back.onnx")));
+    for name in ["conv1.weight", "layer2.conv2.weight", "fc.weight"] {
+        assert_eq!(after.params[name].value, best.state[name], "{name}");
+        assert_ne!(after.params[name].value, before.params[name].value, "{name}");
+    }
+    let ports = |module: &frit_ir::Module| module.entry().unwrap().signature();
+    assert_eq!(ports(&before), ports(&after));
+    succeeds(folder, &["train", "back.onnx", "--data", &data, "--label", "y", "--epochs", "1", "--out", "again"]);
+}
+
+#[test]
+fn models_that_cannot_be_trained_are_refused_before_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let [model, data] = exported("transformer");
+    let refused = |model: &str, more: &[&str]| {
+        let all = [&["train", model, "--data", &data, "--label", "y"][..], more].concat();
+        let said = fails(folder, &all, 1);
+        assert!(said.contains("model") && !folder.join("runs").exists(), "{said}");
+        said
+    };
+    assert!(refused(&model, &["--target", "scores"]).contains("no output `scores`; it has `logits`"));
+    assert!(refused(&model, &["--freeze", "encoder.*"]).contains("no parameter is called `encoder.*`"));
+    assert!(refused(&model, &["--freeze", "*"]).contains("all are frozen"));
+    // A fixed batch: 79 records are 63 and 16.
+    let fixed = ["--dim", "batch=16"];
+    let batch = refused(&model, &fixed);
+    assert!(batch.contains("16 records at a time, a batch has 64") && batch.contains("--batch 16"), "{batch}");
+    let last = refused(&model, &[&fixed[..], &["--batch", "16"]].concat());
+    assert!(last.contains("of 63 training records the last batch would have 15"), "{last}");
+    let [resnet, _] = exported("resnet");
+    let sample = refused(&resnet, &[]);
+    assert!(sample.contains("input `x`") && sample.contains("[48]"), "{sample}");
+    let text =
+        "frit 1\nfunc @infer(%x \"x\": f32[B, 3], %m \"m\": f32[B, 3]) {\n  %y = mul(%x, %m)\n  return \"y\" = %y\n}\n";
+    std::fs::write(folder.join("model.frit"), text).unwrap();
+    assert!(refused("model.frit", &[]).contains("the inputs `x`, `m`"));
+}

@@ -56,9 +56,11 @@ fn weights_are_trained_under_any_name_and_settings_under_none() {
     let integers = to_proto("index", &Tensor::i64(&[2], &[1, 2]).unwrap());
     assert_eq!(legacy(integers, "Add", "x %"), None);
     // The newer one, without its notes: what is called after an op was made by one.
-    for made in ["arange", "arange_3", "val_12", "_to_copy", "full_1"] {
+    for made in ["arange", "arange_3", "val_12", "_to_copy", "full_1", "scalar_tensor_default_2"] {
         assert_eq!(legacy(vector(made), "Mul", "x %"), None, "{made}");
     }
+    assert_eq!(legacy(number("scalar_tensor_default"), "Add", "x %"), None);
+    assert_eq!(legacy(number("clamp"), "Div", "x %"), trained);
     assert_eq!(legacy(vector("val_12"), "MatMul", "x %"), trained);
     // With its notes.
     let other = noted(vector("other"), KIND, "PARAMETER");

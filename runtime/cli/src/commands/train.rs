@@ -109,7 +109,7 @@ fn run_with(args: &TrainArgs, make: &MakeStepper, stop: &AtomicBool) -> Done {
     let data = source::open(&config.request(&columns, &holdout))?;
     let mut stepper = make(&config, &data)?;
     let parameters = stepper.parameters();
-    describe(&parameters, &console)?;
+    parameters.notes.iter().for_each(|note| console.note(note));
     let resumes = folder.is_some();
     let folder = match folder {
         Some(folder) => folder,
@@ -120,6 +120,7 @@ fn run_with(args: &TrainArgs, make: &MakeStepper, stop: &AtomicBool) -> Done {
     };
     let path = folder.path().to_owned();
     let mut watch = Watch::new(&console, stop);
+    describe(&parameters, &mut watch);
     let trainer = Trainer::new(config.clone(), stepper.as_mut(), &data, &mut watch)?.in_folder(folder).until(stop);
     let outcome = if resumes { trainer.resume()? } else { trainer }.run()?;
     if let Some(failed) = watch.failed.take() {
@@ -130,28 +131,26 @@ fn run_with(args: &TrainArgs, make: &MakeStepper, stop: &AtomicBool) -> Done {
 }
 
 /// What is trained and what not; names beyond the first few are in the JSON.
-fn describe(parameters: &Parameters, console: &Console) -> Done {
+fn describe(parameters: &Parameters, watch: &mut Watch<'_>) {
     const SHOWN: usize = 6;
     let names = |names: &[String]| {
         let more = if names.len() > SHOWN { format!(", and {} more", names.len() - SHOWN) } else { String::new() };
         format!("{}{more}", names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", "))
     };
     if parameters.trained.is_empty() {
-        return Ok(());
+        return;
     }
     let elements = count(parameters.elements as u64);
     let trained = &parameters.trained;
-    console.line(format!("trains {elements} parameters in {} tensors: {}", trained.len(), names(trained)))?;
+    watch.line(&format!("trains {elements} parameters in {} tensors: {}", trained.len(), names(trained)));
     let others = [
         ("renews", "running statistics", &parameters.renewed),
         ("keeps", "frozen tensors", &parameters.frozen),
         ("keeps", "other tensors", &parameters.constant),
     ];
     for (verb, what, list) in others.into_iter().filter(|(_, _, list)| !list.is_empty()) {
-        console.line(format!("{verb} {} {what}: {}", list.len(), names(list)))?;
+        watch.line(&format!("{verb} {} {what}: {}", list.len(), names(list)));
     }
-    parameters.notes.iter().for_each(|note| console.note(note));
-    Ok(())
 }
 
 /// The last lines.

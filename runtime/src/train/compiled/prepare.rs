@@ -166,3 +166,6 @@ impl CompiledStepper {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
