@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """ONNX models that PyTorch exports, trained by frit and by PyTorch on the same batches: losses, then logits.
 
-usage: run.py [--only PATTERN]... [--keep DIR]        (needs torch, onnx, onnxruntime, onnxscript, numpy)
+usage: run.py [--only PATTERN]... [--math fast] [--keep DIR]        (needs torch, onnx, onnxruntime, onnxscript, numpy)
        run.py --reference DEST                        the small models and losses that `cargo test` compares with
 
 Networks: one as ResNets are (convolutions, batch norms, residual sums, pooling), one as transformers are (patches, layer
@@ -260,7 +260,7 @@ def reference(dest):
         (folder / "losses.json").write_text(json.dumps({"losses": losses, "logits": logits.flatten().tolist()}, indent=1) + "\n")
 
 
-def run(binary, case, folder):
+def run(binary, case, folder, math):
     """A row: what was found, or why the case failed."""
     _, network, exporter, folded, recipe, loss, frozen = case
     module = made(network, folded)
@@ -271,7 +271,7 @@ def run(binary, case, folder):
     np.savez(folder / "data.npz", x=x.numpy(), y=y.numpy())
     np.savez(folder / "judge.npz", x=x[:40].numpy(), y=y[:40].numpy())
     flags = ["--data", folder / "data.npz", "--validation", folder / "judge.npz", "--label", "y", "--loss", loss, "--target", "logits"]
-    flags += ["--batch", str(BATCH), "--epochs", "1", "--schedule", "constant", "--log-every", "1", "--math", "strict", "--out", out]
+    flags += ["--batch", str(BATCH), "--epochs", "1", "--schedule", "constant", "--log-every", "1", "--math", math, "--out", out]
     if frozen:
         flags += {"layer1": ["--freeze", "layer1.*"], "statistics": ["--freeze-statistics"]}[frozen]
     record, error = frit.record(binary, "train", model, *RECIPES[recipe][1], *flags)
@@ -305,6 +305,7 @@ def run(binary, case, folder):
 def main():
     args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     args.add_argument("--only", action="append", help="patterns of cases, as 'resnet*'")
+    args.add_argument("--math", choices=("strict", "fast"), default="strict")
     args.add_argument("--keep", type=pathlib.Path, help="leave the files of each case in this folder")
     args.add_argument("--reference", type=pathlib.Path, metavar="DEST", help="write tests/training/reference")
     args = args.parse_args()
@@ -318,7 +319,7 @@ def main():
             continue
         with tempfile.TemporaryDirectory() as scratch:
             folder = pathlib.Path(scratch)
-            row, error = run(binary, case, folder)
+            row, error = run(binary, case, folder, args.math)
             if args.keep:
                 shutil.copytree(folder, args.keep / case[0].replace(" ", "_"), dirs_exist_ok=True)
         if error:
