@@ -271,7 +271,9 @@ impl From<StepperError> for CliError {
             StepperError::Sample { .. } | StepperError::Inputs { .. } => {
                 "train a network with one float input, the first axis of it the batch"
             }
-            StepperError::Unsupported { .. } => "leave it out",
+            StepperError::Memory { .. } => {
+                "train on fewer records a step (--batch), on less data, or raise --memory-limit"
+            }
             StepperError::State { .. } => return CliError::internal(error),
         };
         match error {

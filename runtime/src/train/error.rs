@@ -77,7 +77,7 @@ impl TrainError {
             TrainError::Checkpoint(error) => error.help(),
             TrainError::Step { .. } => "check that the model fits the data",
             TrainError::Diverged { anomaly: None, .. } => {
-                "lower the learning rate or clip gradients (--clip-norm 1); --detect-anomaly names the op"
+                "lower the learning rate or clip gradients (--clip-norm 1); --detect-anomaly keeps what it takes to name the op"
             }
             TrainError::Diverged { .. } => "lower the learning rate or clip gradients (--clip-norm 1)",
             TrainError::Folder { source, .. } => match source.kind() {

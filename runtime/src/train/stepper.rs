@@ -7,6 +7,7 @@
 use frit_ir::Tensor;
 use indexmap::IndexMap;
 
+use super::memory::StepMemory;
 use crate::data::dataset::Batch;
 
 /// Names of state that is the optimiser's own begin with this; all others are the module's parameters and buffers, under
@@ -54,8 +55,8 @@ pub struct EvalResult {
 pub trait Stepper {
     /// Trains on one batch; the last of an epoch may be smaller than the others.
     ///
-    /// A loss or gradient that is not finite is no error: the loop finds it in the result, stops, and asks
-    /// [`Stepper::anomaly`].
+    /// A loss or gradient that is not finite is no error: the loop finds it in the result, goes back to the state from
+    /// before ([`Stepper::rewind`], else a checkpoint and the steps since), and asks [`Stepper::anomaly`].
     ///
     /// # Errors
     /// A step that can't be run.
@@ -83,8 +84,30 @@ pub trait Stepper {
     /// How many classes the output has; `None`: it is no classifier.
     fn classes(&self) -> Option<usize>;
 
-    /// After a result that is not finite: which op gave the first such value, as far as the stepper can say.
-    fn anomaly(&self) -> Option<String> {
-        None
+    /// What steps and evaluations on `batch` records take, said before they run.
+    ///
+    /// # Errors
+    /// Extents that can't be computed.
+    fn memory(&self, batch: usize) -> Result<StepMemory, StepError> {
+        let _ = batch;
+        Ok(StepMemory::default())
+    }
+
+    /// Puts back the state from before the last step, where it was kept; false where it was not.
+    ///
+    /// # Errors
+    /// State that can't be written.
+    fn rewind(&mut self) -> Result<bool, StepError> {
+        Ok(false)
+    }
+
+    /// Which op gives the first value that is not finite when this batch is trained on (with `hyper`) or judged
+    /// (without) from the state as it is, and stays; `None` when the stepper can't say.
+    ///
+    /// # Errors
+    /// A search that can't be run.
+    fn anomaly(&mut self, batch: &Batch<'_>, hyper: Option<&Hyper>) -> Result<Option<String>, StepError> {
+        let _ = (batch, hyper);
+        Ok(None)
     }
 }

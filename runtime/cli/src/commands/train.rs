@@ -15,7 +15,8 @@ use frit_runtime::data::dataset::{TrainingData, source};
 use frit_runtime::train::config::{LossKind, MathKind};
 use frit_runtime::train::optimizer::DecayGroup;
 use frit_runtime::train::{
-    CompiledStepper, Config, End, OptimizerKind, Outcome, RunFolder, Schedule, Stepper, SystemDisk, Trainer,
+    CompiledStepper, Config, End, OptimizerKind, Outcome, Process, Room, RunFolder, Schedule, Stepper, SystemDisk,
+    Trainer,
 };
 use serde_json::json;
 
@@ -32,7 +33,7 @@ static STOP: AtomicBool = AtomicBool::new(false);
 const RUNS: &str = "runs";
 
 /// Builds what is trained.
-type MakeStepper = dyn Fn(&Config, &TrainingData) -> Done<Box<dyn Stepper>>;
+type MakeStepper = dyn Fn(&Config, &TrainingData, &Room) -> Done<Box<dyn Stepper>>;
 
 /// Runs the command.
 pub(crate) fn run(args: &TrainArgs) -> Done {
@@ -47,12 +48,12 @@ pub(crate) fn run(args: &TrainArgs) -> Done {
         Console::new(&args.json)?.note(format_args!("an interrupt will end the run without a checkpoint: {error}"));
     }
     let options = engine::options(&args.flags);
-    run_with(args, &move |config, data| stepper(config, data, &options), &STOP)
+    run_with(args, &move |config, data, room| stepper(config, data, &options, room), &STOP)
 }
 
 /// The compiled step of a network.
-fn stepper(config: &Config, data: &TrainingData, options: &CompileOptions) -> Done<Box<dyn Stepper>> {
-    Ok(Box::new(CompiledStepper::new(network(config)?, config, data.train.shape(), options)?))
+fn stepper(config: &Config, data: &TrainingData, options: &CompileOptions, room: &Room) -> Done<Box<dyn Stepper>> {
+    Ok(Box::new(CompiledStepper::within(network(config)?, config, data.train.shape(), options, room)?))
 }
 
 /// The network that settings name: built in, or a file.
@@ -78,6 +79,7 @@ fn is_built_in(model: &str) -> bool {
 
 /// Trains what `make` builds, until `stop`.
 fn run_with(args: &TrainArgs, make: &MakeStepper, stop: &AtomicBool) -> Done {
+    let before = Process::now();
     let mut console = Console::new(&args.json)?;
     engine::check_flags(&args.flags, &console)?;
     engine::set_threads(args.flags.threads);
@@ -97,7 +99,7 @@ fn run_with(args: &TrainArgs, make: &MakeStepper, stop: &AtomicBool) -> Done {
     }
     let (columns, holdout) = (config.columns(), config.holdout());
     let data = source::open(&config.request(&columns, &holdout))?;
-    let mut stepper = make(&config, &data)?;
+    let mut stepper = make(&config, &data, &Room::of(&config, &data, before))?;
     let resumes = folder.is_some();
     let folder = match folder {
         Some(folder) => folder,
@@ -108,7 +110,8 @@ fn run_with(args: &TrainArgs, make: &MakeStepper, stop: &AtomicBool) -> Done {
     };
     let path = folder.path().to_owned();
     let mut watch = Watch::new(&console, stop);
-    let trainer = Trainer::new(config.clone(), stepper.as_mut(), &data, &mut watch)?.in_folder(folder).until(stop);
+    let trainer =
+        Trainer::new(config.clone(), stepper.as_mut(), &data, &mut watch)?.in_folder(folder).until(stop).since(before);
     let outcome = if resumes { trainer.resume()? } else { trainer }.run()?;
     if let Some(failed) = watch.failed.take() {
         return Err(failed);
@@ -128,6 +131,7 @@ fn tell(outcome: &Outcome, config: &Config, path: &Path, console: &mut Console) 
         };
         console.line(format!("best validation {metric} at epoch {}; {epochs} epochs in {seconds:.1} s", best.epoch))?;
     }
+    console.line(outcome.memory.line(outcome.measured))?;
     if outcome.end == End::Patience {
         console.line(format!("ended early: no better result for {} epochs", config.patience.unwrap_or_default()))?;
     }
@@ -148,6 +152,8 @@ fn tell(outcome: &Outcome, config: &Config, path: &Path, console: &mut Console) 
         "seconds": seconds,
         "end": end,
         "run": shown.to_string(),
+        "memory": outcome.memory,
+        "memory_measured": outcome.measured,
     }))?;
     if outcome.end == End::Stopped {
         let message = format!("stopped after {epochs} epochs, {} steps; the run is saved in {shown}", outcome.steps);

@@ -190,6 +190,15 @@ impl Dataset {
         &self.targets
     }
 
+    /// Bytes of memory that so many of its records take.
+    pub fn bytes_of(&self, records: usize) -> usize {
+        let targets = match &self.targets {
+            Targets::Classes(_) => size_of::<i64>(),
+            Targets::Values { shape, .. } => shape.iter().product::<usize>().saturating_mul(size_of::<f32>()),
+        };
+        records.saturating_mul(self.width().saturating_mul(size_of::<f32>()).saturating_add(targets))
+    }
+
     /// What the inputs are called, where the file says so.
     pub fn names(&self) -> &[String] {
         &self.names

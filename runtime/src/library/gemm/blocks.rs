@@ -28,6 +28,8 @@ const DEPTH_IN_PLACE: usize = 16;
 const B_SCRATCH: usize = DEPTH * 32;
 /// Elements of A in scratch: 128 rows of the deepest part, half of a second-level cache of 1 MiB.
 const A_SCRATCH: usize = 136 * DEPTH;
+/// Most elements that a thread keeps.
+pub(super) const SCRATCH_ELEMENTS: usize = A_SCRATCH + B_SCRATCH;
 /// Elements of a cache line.
 const LINE: usize = 16;
 /// How far ahead panels are fetched, in elements: 2 KiB.
