@@ -62,6 +62,9 @@ fn settings_without_meaning_are_refused() {
     assert!(wrong.contains("run.toml: line 2: unknown field `speed`"), "{wrong}");
     assert!(fails(folder, &["train", "absent.onnx", "--data", "t.csv"], 1).contains("absent.onnx"));
     assert!(fails(folder, &["train", "--resume", "nowhere"], 1).contains("nowhere"));
+    let state = ["train", "mlp", "--layers", "1,2", "--data", "t.csv", "--state", "a=b"];
+    assert!(fails(folder, &state, 2).contains("--state a=b"));
+    assert!(fails(folder, &["bench", "mlp", "--train", "--state", "a=b"], 2).contains("--state a=b"));
 }
 
 #[test]

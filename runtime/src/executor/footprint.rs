@@ -57,9 +57,9 @@ pub(crate) fn footprint(
                 shared = shared.max(most.saturating_mul(threads));
             }
             Step::Library { call, operands, results, origin } => match call {
-                LibraryCall::MatMul { m, n, k, dtype: DType::F32, .. } => {
+                LibraryCall::MatMul { m, n, k, lhs_transposed, dtype: DType::F32, .. } => {
                     let extent = |dim| at.frame.extent(program, dim);
-                    let (all, one) = gemm::kept_bytes(extent(*m)?, extent(*n)?, extent(*k)?);
+                    let (all, one) = gemm::kept_bytes(extent(*m)?, extent(*n)?, extent(*k)?, *lhs_transposed);
                     (panels, each) = (panels.max(all), each.max(one));
                 }
                 LibraryCall::Conv { .. } | LibraryCall::ConvTranspose { .. } => {

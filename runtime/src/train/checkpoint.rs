@@ -4,13 +4,13 @@
 //! `frit` of the file's metadata, so that other programs read the parameters and frit reads the rest. A file is nothing
 //! that anybody vouches for: what is missing, damaged, of another version, or of another run is an error that says so.
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use frit_ir::{DType, Module, Tensor};
-use safetensors::tensor::{Dtype, TensorView};
-use safetensors::{SafeTensors, serialize};
+use safetensors::SafeTensors;
+use safetensors::tensor::Dtype;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::metrics::{EpochRecord, Sums};
 use super::stepper::OPTIMIZER_PREFIX;
@@ -197,11 +197,11 @@ const TYPES: &[(DType, Dtype)] = &[
 const GENERATOR: &str = "philox4x32-10";
 
 impl Checkpoint {
-    /// The file's bytes.
+    /// The file as its header and the bytes of its tensors, which follow it: nothing is copied.
     ///
     /// # Errors
     /// An element type that the format does not have.
-    pub fn to_bytes(&self) -> Result<Vec<u8>, CheckpointError> {
+    pub fn parts(&self) -> Result<(Vec<u8>, Vec<&[u8]>), CheckpointError> {
         let internal = |error: &dyn std::fmt::Display| CheckpointError::Internal(error.to_string());
         let random = Random {
             generator: GENERATOR.to_owned(),
@@ -219,14 +219,34 @@ impl Checkpoint {
             position: self.position.clone(),
         };
         let text = serde_json::to_string(&header).map_err(|error| internal(&error))?;
-        let mut views = Vec::with_capacity(self.state.len());
-        for (name, tensor) in &self.state {
+        // As the format's own writer orders them: large elements first, so that all are aligned.
+        let mut tensors: Vec<(&String, &Tensor)> = self.state.iter().collect();
+        tensors.sort_by(|(a, x), (b, y)| y.dtype().size().cmp(&x.dtype().size()).then_with(|| a.cmp(b)));
+        let mut entries = serde_json::Map::from_iter([("__metadata__".to_owned(), json!({ KEY: text }))]);
+        let mut at = 0;
+        for (name, tensor) in &tensors {
             let dtype = TYPES.iter().find(|(ours, _)| *ours == tensor.dtype()).map(|(_, theirs)| *theirs);
-            let unstorable = || CheckpointError::Unstorable { name: name.clone(), dtype: tensor.dtype() };
-            let view = TensorView::new(dtype.ok_or_else(unstorable)?, tensor.shape().to_vec(), tensor.bytes());
-            views.push((name.as_str(), view.map_err(|error| internal(&error))?));
+            let unstorable = || CheckpointError::Unstorable { name: (*name).clone(), dtype: tensor.dtype() };
+            let (dtype, begin) = (dtype.ok_or_else(unstorable)?, at);
+            at += tensor.bytes().len();
+            let entry = json!({ "dtype": dtype, "shape": tensor.shape(), "data_offsets": [begin, at] });
+            entries.insert((*name).clone(), entry);
         }
-        serialize(views, Some(HashMap::from([(KEY.to_owned(), text)]))).map_err(|error| internal(&error))
+        let mut head = vec![0; 8];
+        serde_json::to_writer(&mut head, &entries).map_err(|error| internal(&error))?;
+        head.resize(head.len().next_multiple_of(8), b' ');
+        let size = head.len() as u64 - 8;
+        head[..8].copy_from_slice(&size.to_le_bytes());
+        Ok((head, tensors.into_iter().map(|(_, tensor)| tensor.bytes()).collect()))
+    }
+
+    /// The file's bytes.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::parts`].
+    pub fn to_bytes(&self) -> Result<Vec<u8>, CheckpointError> {
+        let (head, tensors) = self.parts()?;
+        Ok([&[&head[..]], &tensors[..]].concat().concat())
     }
 
     /// A checkpoint of bytes; `path` is for messages.

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use frit_compiler::driver::{pipeline, run_passes};
 use frit_ir::model::train::{self as graph, Recipe, SCALARS, train_module};
-use frit_ir::{DType, Function, Module, Op, Param, Tensor, ValueType};
+use frit_ir::{DType, Function, Module, Op, Param};
 use frit_passes::manager::{Level, Math};
 use indexmap::IndexMap;
 
@@ -202,11 +202,10 @@ impl CompiledStepper {
         let mut states = Vec::with_capacity(step.states().len());
         for (index, state) in step.states().iter().enumerate() {
             let port = &step.inputs()[state.input as usize];
-            let value = match values.swap_remove(&port.name) {
-                Some(param) => param.value,
-                None => zeros(&port.ty).ok_or_else(|| StepperError::State { name: port.name.clone() })?,
-            };
-            states.push(StateBuffer::new(&step, index, TensorView::from(&value))?);
+            states.push(match values.swap_remove(&port.name) {
+                Some(param) => StateBuffer::new(&step, index, TensorView::from(&param.value))?,
+                None => StateBuffer::zeros(&step, index)?,
+            });
         }
         // After the data and the target.
         let judged = evaluate.inputs().iter().skip(2).map(|port| {
@@ -260,14 +259,6 @@ fn input_names(f: &Function) -> Vec<String> {
         _ => String::new(),
     };
     f.input_values().map(name).collect()
-}
-
-/// Zeros of a type whose extents are known.
-fn zeros(ty: &ValueType) -> Option<Tensor> {
-    let ty = ty.tensor()?;
-    let (shape, dtype) = (ty.known_dims()?, ty.dtype);
-    let count: usize = shape.iter().product();
-    Tensor::from_bytes(dtype, &shape, &vec![0; count.checked_mul(dtype.size())?]).ok()
 }
 
 /// Extents of the network's input but the first, which must hold as many elements as a sample.

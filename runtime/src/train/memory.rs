@@ -82,11 +82,11 @@ pub struct MemoryPlan {
     pub peak: u64,
 }
 
-/// Copies of state that are there while a checkpoint is written: its tensors, and the file's bytes.
-const CHECKPOINT_COPIES: u64 = 2;
+/// Copies of state that are there while a checkpoint is written: its tensors.
+const CHECKPOINT_COPIES: u64 = 1;
 
 /// What code, stacks and small objects take that a run touches for the first time.
-const FIRST_TOUCH: u64 = 1 << 20;
+const FIRST_TOUCH: u64 = 128 << 10;
 
 impl MemoryPlan {
     /// The plan of a run that is about to begin; `before`: the process before the model was loaded. `unmade`: bytes of
@@ -149,10 +149,11 @@ impl Room {
     pub fn of(config: &Config, data: &TrainingData, before: Option<Process>) -> Room {
         let wide = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         let batch = (config.batch as usize).min(data.train.len().max(data.validation.len()));
-        let all = [&data.train, &data.validation].map(|set| set.bytes_of(set.len()));
-        let gathered =
-            if config.shuffle { data.train.bytes_of(batch.min(data.train.len())).saturating_mul(2) } else { 0 };
-        let run = RunMemory { data: wide(all[0].saturating_add(all[1])), batches: wide(gathered), checkpoint: 0 };
+        let all = data.train.bytes().saturating_add(data.validation.bytes());
+        let gathers = config.shuffle || data.train.is_packed() || data.validation.is_packed();
+        // Two buffers change hands.
+        let gathered = if gathers { data.train.batch_bytes(batch).saturating_mul(2) } else { 0 };
+        let run = RunMemory { data: wide(all), batches: wide(gathered), checkpoint: 0 };
         Room { limit: config.memory_limit, before, batch, run, copies: CHECKPOINT_COPIES }
     }
 

@@ -80,6 +80,7 @@ fn is_built_in(model: &str) -> bool {
 /// Trains what `make` builds, until `stop`.
 fn run_with(args: &TrainArgs, make: &MakeStepper, stop: &AtomicBool) -> Done {
     let before = Process::now();
+    refuse_states(&args.flags)?;
     let mut console = Console::new(&args.json)?;
     engine::check_flags(&args.flags, &console)?;
     engine::set_threads(args.flags.threads);
@@ -118,6 +119,17 @@ fn run_with(args: &TrainArgs, make: &MakeStepper, stop: &AtomicBool) -> Done {
     }
     drop(watch);
     tell(&outcome, &config, &path, &mut console)
+}
+
+/// Refuses state by hand: that of a step follows from the network and the optimiser.
+pub(crate) fn refuse_states(flags: &CompileFlags) -> Done {
+    match flags.states.first() {
+        Some((input, output)) => Err(CliError::usage(
+            format!("--state {input}={output}: a training step keeps parameters and moments by itself"),
+            "leave it out; parameters that are not to change are named with --freeze",
+        )),
+        None => Ok(()),
+    }
 }
 
 /// The last lines.

@@ -28,8 +28,6 @@ const DEPTH_IN_PLACE: usize = 16;
 const B_SCRATCH: usize = DEPTH * 32;
 /// Elements of A in scratch: 128 rows of the deepest part, half of a second-level cache of 1 MiB.
 const A_SCRATCH: usize = 136 * DEPTH;
-/// Most elements that a thread keeps.
-pub(super) const SCRATCH_ELEMENTS: usize = A_SCRATCH + B_SCRATCH;
 /// Elements of a cache line.
 const LINE: usize = 16;
 /// How far ahead panels are fetched, in elements: 2 KiB.
@@ -176,6 +174,18 @@ fn worth_copying(m: usize, k: usize, row: isize, step: isize) -> bool {
 /// Whether a large product copies this A.
 pub(super) fn copies(a: &MatView<'_, f32>) -> bool {
     worth_copying(a.rows(), a.cols(), a.row_stride, a.col_stride)
+}
+
+/// [`copies`] of a matrix `[m, k]`, or one that is stored `[k, m]`.
+pub(super) fn copies_rows(m: usize, k: usize, transposed: bool) -> bool {
+    let wide = |n: usize| isize::try_from(n).unwrap_or(isize::MAX);
+    let (row, step) = if transposed { (1, wide(m)) } else { (wide(k), 1) };
+    worth_copying(m, k, row, step)
+}
+
+/// Elements that a thread keeps for its part of a product.
+pub(super) fn scratch_elements(copies: bool) -> usize {
+    if copies { A_SCRATCH + B_SCRATCH } else { B_SCRATCH }
 }
 
 impl Product {

@@ -242,16 +242,17 @@ fn packed_tiles(
 }
 
 /// Bytes that a product of f32 matrices takes for copies of its operands, and that threads keep afterwards: of all
-/// together, and of each thread.
-pub(crate) fn kept_bytes(m: usize, n: usize, k: usize) -> (usize, usize) {
+/// together, and of each thread. `transposed`: A is stored `[k, m]`.
+pub(crate) fn kept_bytes(m: usize, n: usize, k: usize, transposed: bool) -> (usize, usize) {
     let (rows, cols) = PACKED_FIRST;
     let width = PACKED_AT_ONCE / k.max(1) / TILE_COLS_UNIT * TILE_COLS_UNIT;
-    let panels = match m >= rows && n >= cols && width >= cols {
+    let copies = blocks::copies_rows(m, k, transposed);
+    let panels = match m >= rows && n >= cols && width >= cols && copies {
         true => n.div_ceil(n.div_ceil(width)).next_multiple_of(TILE_COLS_UNIT).saturating_mul(k),
         false => 0,
     };
     let elements = size_of::<f32>();
-    (panels.saturating_mul(elements), blocks::SCRATCH_ELEMENTS.min(m.saturating_mul(k)).saturating_mul(elements))
+    (panels.saturating_mul(elements), blocks::scratch_elements(copies).saturating_mul(elements))
 }
 
 thread_local! {
