@@ -305,3 +305,89 @@ impl Again {
         needed
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use frit_ir::model::Mlp;
+    use frit_ir::model::train::{Loss, Recipe, Update, train_module};
+    use frit_ir::reference::{Options as EvalOptions, eval_function};
+    use frit_ir::testing::Rng;
+    use frit_ir::{HostValue, Module, Tensor};
+    use indexmap::IndexMap;
+
+    use super::*;
+    use crate::manager::{Math, Options, Pipeline, run};
+
+    /// The training step of a chain of layers, on 64 records, its forward in so many parts.
+    fn step(parts: u32) -> Module {
+        let module = Mlp { layers: vec![6, 32, 32, 32, 32, 3], ..Mlp::default() }.module(0).unwrap();
+        let update = Update::Adam { decoupled: true, beta2: 0.999, epsilon: 1e-8 };
+        let loss = Loss::CrossEntropy { smoothing: 0.0 };
+        let recipe =
+            Recipe { loss, output: None, update, decay: IndexMap::new(), clip_norm: None, frozen: Vec::new() };
+        let mut made = train_module(&module, &recipe).unwrap();
+        let batch = |s: &frit_ir::Symbol| (s.name() == "B").then(|| frit_ir::Dim::from(64usize));
+        made.functions.values_mut().for_each(|f| frit_ir::substitute::substitute(f, &batch));
+        let text = format!("legalize,shape,canonicalize,grad,simplify,strength,cse,fuse(segments={parts})");
+        let options = Options { math: Math::Strict, ..Options::default() };
+        run(&mut made, &Pipeline::parse(&text).unwrap(), &options).unwrap();
+        made
+    }
+
+    fn composites(f: &Function) -> Vec<NodeId> {
+        let order = f.toposort().unwrap();
+        order.into_iter().filter(|id| matches!(f.node(*id).op, Op::Composite { .. })).collect()
+    }
+
+    fn results(module: &Module) -> Vec<HostValue> {
+        let (mut rng, f) = (Rng::new(7), &module.functions["train_step"]);
+        let input = |value: Value| {
+            let ty = f.ty(value).tensor().unwrap();
+            let shape = ty.known_dims().unwrap();
+            let count = shape.iter().product::<usize>();
+            HostValue::Tensor(match ty.dtype {
+                frit_ir::DType::I64 => Tensor::i64(&shape, &vec![1; count]).unwrap(),
+                _ => {
+                    let numbers: Vec<f32> = (0..count).map(|_| rng.signed_unit().abs() as f32 + 0.1).collect();
+                    Tensor::f32(&shape, &numbers).unwrap()
+                }
+            })
+        };
+        let inputs: Vec<HostValue> = f.input_values().map(input).collect();
+        eval_function(module, f, &inputs, EvalOptions::default()).unwrap()
+    }
+
+    #[test]
+    fn parts_of_the_forward_run_again_and_no_bit_changes() {
+        let (whole, cut) = (step(1), step(3));
+        let expected = results(&whole);
+        assert!(composites(&whole.functions["train_step"]).is_empty());
+        let f = &cut.functions["train_step"];
+        let again = composites(f);
+        assert_eq!(again.len(), 2, "all parts but the last");
+        // Products are run again, in kernels of their own.
+        let ops = |id: &NodeId| {
+            let region = &f.node(*id).regions()[0];
+            region.nodes().into_iter().map(|id| region.node(id).op.name()).collect::<Vec<_>>()
+        };
+        for id in &again {
+            assert!(ops(id).contains(&"dot_general") && ops(id).contains(&"fusion"), "{:?}", ops(id));
+        }
+        // The first part is run last: it waits for the gradient that the other's values lead to.
+        assert!(below(f, HashSet::from([again[0]])).contains(&again[1]));
+        assert!(results(&cut) == expected);
+        // An evaluation has no gradient.
+        assert!(composites(&cut.functions["evaluate"]).is_empty());
+    }
+
+    #[test]
+    fn cuts_go_where_least_is_read_across() {
+        let left = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0];
+        let across = [9.0, 9.0, 9.0, 9.0, 1.0, 9.0, 9.0, 0.0];
+        assert_eq!(cuts(&left, &across, 2), [4]);
+        assert_eq!(cuts(&left, &[1.0; 8], 4), [1, 3, 5]);
+        assert_eq!(cuts(&left, &across, 1), [0; 0]);
+        assert!(cuts(&[], &[], 5).is_empty() && cuts(&[1.0], &[1.0], 5).is_empty());
+        assert!(cuts(&left, &across, 100).windows(2).all(|pair| pair[0] < pair[1]));
+    }
+}

@@ -148,7 +148,6 @@ pub(crate) fn memory(plan: &MemoryPlan) -> String {
         ("arena", step.arena),
         ("scratch", step.scratch),
         ("batches", run.batches),
-        ("checkpoint", run.checkpoint),
         ("until now", *until_now),
     ];
     let shown = parts.into_iter().filter(|(_, size)| *size > 0);

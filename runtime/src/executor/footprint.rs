@@ -48,7 +48,7 @@ pub(crate) fn footprint(
     let mut frame = Frame::default();
     let arena = frame.arena_for(program, &facts, shapes, usize::MAX)?;
     let at = At { program, facts: &facts, frame: &mut frame };
-    let (mut shared, mut panels, mut each) = (0usize, 0usize, 0usize);
+    let (mut shared, mut copies) = (0usize, 0usize);
     for step in &program.steps {
         match step {
             Step::Kernel { kernel, .. } => {
@@ -59,8 +59,8 @@ pub(crate) fn footprint(
             Step::Library { call, operands, results, origin } => match call {
                 LibraryCall::MatMul { m, n, k, lhs_transposed, dtype: DType::F32, .. } => {
                     let extent = |dim| at.frame.extent(program, dim);
-                    let (all, one) = gemm::kept_bytes(extent(*m)?, extent(*n)?, extent(*k)?, *lhs_transposed);
-                    (panels, each) = (panels.max(all), each.max(one));
+                    let kept = gemm::kept_bytes(extent(*m)?, extent(*n)?, extent(*k)?, *lhs_transposed, threads);
+                    copies = copies.max(kept);
                 }
                 LibraryCall::Conv { .. } | LibraryCall::ConvTranspose { .. } => {
                     let conv = convolution(&at, call, operands, results, origin)?;
@@ -77,6 +77,5 @@ pub(crate) fn footprint(
             | Step::Copy { .. } => {}
         }
     }
-    let scratch = shared.saturating_add(panels).saturating_add(each.saturating_mul(threads));
-    Ok(Footprint { arena, scratch })
+    Ok(Footprint { arena, scratch: shared.saturating_add(copies) })
 }

@@ -16,6 +16,7 @@ use super::metrics::{EpochRecord, Sums};
 use super::stepper::OPTIMIZER_PREFIX;
 use super::{Rates, State};
 use crate::data::dataset::batches::SHUFFLE_STREAM;
+use crate::session::TensorView;
 
 /// Version of what the metadata holds.
 pub const FORMAT: u32 = 1;
@@ -197,11 +198,12 @@ const TYPES: &[(DType, Dtype)] = &[
 const GENERATOR: &str = "philox4x32-10";
 
 impl Checkpoint {
-    /// The file as its header and the bytes of its tensors, which follow it: nothing is copied.
+    /// The file with `state` in place of its own: the header, and the bytes of tensors, which follow it. Nothing is
+    /// copied.
     ///
     /// # Errors
     /// An element type that the format does not have.
-    pub fn parts(&self) -> Result<(Vec<u8>, Vec<&[u8]>), CheckpointError> {
+    pub fn parts<'s>(&self, state: &[(&str, TensorView<'s>)]) -> Result<(Vec<u8>, Vec<&'s [u8]>), CheckpointError> {
         let internal = |error: &dyn std::fmt::Display| CheckpointError::Internal(error.to_string());
         let random = Random {
             generator: GENERATOR.to_owned(),
@@ -220,24 +222,24 @@ impl Checkpoint {
         };
         let text = serde_json::to_string(&header).map_err(|error| internal(&error))?;
         // As the format's own writer orders them: large elements first, so that all are aligned.
-        let mut tensors: Vec<(&String, &Tensor)> = self.state.iter().collect();
-        tensors.sort_by(|(a, x), (b, y)| y.dtype().size().cmp(&x.dtype().size()).then_with(|| a.cmp(b)));
+        let mut tensors = state.to_vec();
+        tensors.sort_by(|(a, x), (b, y)| y.dtype.size().cmp(&x.dtype.size()).then_with(|| a.cmp(b)));
         let mut entries = serde_json::Map::from_iter([("__metadata__".to_owned(), json!({ KEY: text }))]);
         let mut at = 0;
         for (name, tensor) in &tensors {
-            let dtype = TYPES.iter().find(|(ours, _)| *ours == tensor.dtype()).map(|(_, theirs)| *theirs);
-            let unstorable = || CheckpointError::Unstorable { name: (*name).clone(), dtype: tensor.dtype() };
+            let dtype = TYPES.iter().find(|(ours, _)| *ours == tensor.dtype).map(|(_, theirs)| *theirs);
+            let unstorable = || CheckpointError::Unstorable { name: (*name).to_owned(), dtype: tensor.dtype };
             let (dtype, begin) = (dtype.ok_or_else(unstorable)?, at);
-            at += tensor.bytes().len();
-            let entry = json!({ "dtype": dtype, "shape": tensor.shape(), "data_offsets": [begin, at] });
-            entries.insert((*name).clone(), entry);
+            at += tensor.data.len();
+            let entry = json!({ "dtype": dtype, "shape": tensor.shape, "data_offsets": [begin, at] });
+            entries.insert((*name).to_owned(), entry);
         }
         let mut head = vec![0; 8];
         serde_json::to_writer(&mut head, &entries).map_err(|error| internal(&error))?;
         head.resize(head.len().next_multiple_of(8), b' ');
         let size = head.len() as u64 - 8;
         head[..8].copy_from_slice(&size.to_le_bytes());
-        Ok((head, tensors.into_iter().map(|(_, tensor)| tensor.bytes()).collect()))
+        Ok((head, tensors.into_iter().map(|(_, tensor)| tensor.data).collect()))
     }
 
     /// The file's bytes.
@@ -245,7 +247,8 @@ impl Checkpoint {
     /// # Errors
     /// As [`Checkpoint::parts`].
     pub fn to_bytes(&self) -> Result<Vec<u8>, CheckpointError> {
-        let (head, tensors) = self.parts()?;
+        let own: Vec<_> = self.state.iter().map(|(name, tensor)| (name.as_str(), tensor.into())).collect();
+        let (head, tensors) = self.parts(&own)?;
         Ok([&[&head[..]], &tensors[..]].concat().concat())
     }
 

@@ -16,7 +16,8 @@ use super::anomaly::Search;
 use super::config::{LossKind, MathKind};
 use super::fit::{Fit, step_memory};
 use super::memory::{MemoryPlan, Room, Size, StepMemory};
-use super::{Config, ConfigError, EvalResult, Hyper, State, StepError, StepResult, Stepper};
+use super::stepper::Take;
+use super::{Config, ConfigError, EvalResult, Hyper, State, StepError, StepResult, Stepper, TrainError};
 use crate::compile::CompileOptions;
 use crate::data::dataset::{Batch, TargetSlice};
 use crate::load::LoadError;
@@ -190,7 +191,8 @@ impl CompiledStepper {
         let mut model = Model::compile(made, &options)?.model;
         let sample = sample_of(&model.function("train_step").map_err(LoadError::Model)?, sample)?;
         if let (Some(limit), Some(made)) = (room.limit, spare) {
-            let fit = Fit { options: &options, sample: &sample, room, limit, kept: config.detect_anomaly };
+            let held = values.values().map(|param| param.value.bytes().len() as u64).sum();
+            let fit = Fit { options: &options, sample: &sample, room, limit, kept: config.detect_anomaly, held };
             if let Some(thrifty) = fit.thrifty(&made, &model)? {
                 drop(model);
                 model = Model::compile(made, &thrifty)?.model;
@@ -353,6 +355,15 @@ impl Stepper for CompiledStepper {
     fn state(&self) -> Result<State, StepError> {
         let named = self.states.iter().map(|state| Ok((state.name().to_owned(), state.to_tensor()?)));
         Ok(named.collect::<Result<IndexMap<_, _>, RunError>>()?)
+    }
+
+    fn lend(&self, take: &mut Take<'_>) -> Result<Result<(), TrainError>, StepError> {
+        let mut views = Vec::with_capacity(self.states.len());
+        for state in &self.states {
+            let view = state.view().ok_or_else(|| RunError::Internal("state that grows".to_owned()))?;
+            views.push((state.name(), view));
+        }
+        Ok(take(&views))
     }
 
     fn set_state(&mut self, state: &State) -> Result<(), StepError> {

@@ -227,10 +227,10 @@ pub struct Config {
     /// Parameters that are not trained; see [`pattern`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub freeze: Vec<String>,
-    /// Bytes of memory that a step may take.
+    /// Bytes by which the process's peak may grow, from before the model is loaded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_limit: Option<u64>,
-    /// Whether each step looks for the op whose result is not finite first.
+    /// Whether the state from before each step is kept, to find the op that first gave NaN or an infinity.
     pub detect_anomaly: bool,
     /// The network, where `model` names a built-in one.
     pub network: NetworkConfig,

@@ -32,6 +32,8 @@ pub(super) struct Fit<'f> {
     pub(super) limit: u64,
     /// Whether steps keep a copy of state.
     pub(super) kept: bool,
+    /// Bytes of initial values, which go when state is made.
+    pub(super) held: u64,
 }
 
 impl Fit<'_> {
@@ -41,7 +43,7 @@ impl Fit<'_> {
         let planned = |plan: &Plan, scratch: u64| -> Result<MemoryPlan, StepperError> {
             let mut step = step_memory(plan, self.sample, self.room.batch, self.kept)?;
             step.scratch = step.scratch.max(scratch);
-            Ok(self.room.plan(step, step.state))
+            Ok(self.room.plan(step, step.state.saturating_sub(self.held)))
         };
         let first = planned(model.plan(), 0)?;
         let mut best = first;

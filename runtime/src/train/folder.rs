@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Checkpoint, CheckpointError, Config, EpochRecord, TrainError};
+use crate::session::TensorView;
 
 /// What a run asks of a disk.
 pub trait Disk {
@@ -157,12 +158,17 @@ impl RunFolder {
         self.write_whole(Self::CONFIG, config.to_toml()?.as_bytes(), true)
     }
 
-    /// Writes a checkpoint, whole or not at all.
+    /// Writes a checkpoint with this state, whole or not at all.
     ///
     /// # Errors
     /// What the system says; the file is the old one then.
-    pub fn save(&mut self, name: &str, checkpoint: &Checkpoint) -> Result<(), TrainError> {
-        let (head, tensors) = checkpoint.parts()?;
+    pub fn save(
+        &mut self,
+        name: &str,
+        checkpoint: &Checkpoint,
+        state: &[(&str, TensorView<'_>)],
+    ) -> Result<(), TrainError> {
+        let (head, tensors) = checkpoint.parts(state)?;
         self.write_parts(name, &[&[&head[..]], &tensors[..]].concat(), true)
     }
 

@@ -3,7 +3,8 @@
 //! What is planned is the growth of the process's peak over what it was before the model was loaded. When a run is about
 //! to begin, model, data and code are there and the compiler has come and gone, so the system says what they took; what
 //! the run will touch from there on follows from sizes: the arena of a step (packed from the plan's lives and extents,
-//! shared with evaluations), scratch memory, batches that are gathered, state that is kept, a checkpoint that is written.
+//! shared with evaluations), scratch memory, batches that are gathered, state that is kept. A checkpoint
+//! is written from where state lies.
 //!
 //! ```text
 //!  peak = max(peak until now, resident now + what the run will touch) - peak before
@@ -63,8 +64,6 @@ pub struct RunMemory {
     pub data: u64,
     /// Batches that are gathered ahead of their use.
     pub batches: u64,
-    /// What a checkpoint takes while it is written.
-    pub checkpoint: u64,
 }
 
 /// The memory of a run.
@@ -82,9 +81,6 @@ pub struct MemoryPlan {
     pub peak: u64,
 }
 
-/// Copies of state that are there while a checkpoint is written: its tensors.
-const CHECKPOINT_COPIES: u64 = 1;
-
 /// What code, stacks and small objects take that a run touches for the first time.
 const FIRST_TOUCH: u64 = 128 << 10;
 
@@ -92,7 +88,7 @@ impl MemoryPlan {
     /// The plan of a run that is about to begin; `before`: the process before the model was loaded. `unmade`: bytes of
     /// state that is yet to be made.
     pub fn new(step: StepMemory, run: RunMemory, before: Option<Process>, unmade: u64) -> MemoryPlan {
-        let touched = [unmade, step.kept, step.arena, step.scratch, run.batches, run.checkpoint];
+        let touched = [unmade, step.kept, step.arena, step.scratch, run.batches];
         let touched = touched.into_iter().fold(0u64, u64::saturating_add);
         let (until_now, peak) = match (before, Process::now()) {
             (Some(before), Some(now)) => {
@@ -132,15 +128,13 @@ pub struct Room {
     pub before: Option<Process>,
     /// Records of the largest batch.
     pub batch: usize,
-    /// What the run takes besides its steps; a checkpoint is not in it: it depends on state.
+    /// What the run takes besides its steps.
     pub run: RunMemory,
-    /// Copies of state that a checkpoint takes while it is written.
-    pub copies: u64,
 }
 
 impl Default for Room {
     fn default() -> Room {
-        Room { limit: None, before: None, batch: 1, run: RunMemory::default(), copies: 0 }
+        Room { limit: None, before: None, batch: 1, run: RunMemory::default() }
     }
 }
 
@@ -152,15 +146,15 @@ impl Room {
         let all = data.train.bytes().saturating_add(data.validation.bytes());
         let gathers = config.shuffle || data.train.is_packed() || data.validation.is_packed();
         // Two buffers change hands.
-        let gathered = if gathers { data.train.batch_bytes(batch).saturating_mul(2) } else { 0 };
-        let run = RunMemory { data: wide(all), batches: wide(gathered), checkpoint: 0 };
-        Room { limit: config.memory_limit, before, batch, run, copies: CHECKPOINT_COPIES }
+        let most = data.train.len().max(data.validation.len()).min(batch.saturating_mul(2));
+        let gathered = if gathers { data.train.batch_bytes(most) } else { 0 };
+        let run = RunMemory { data: wide(all), batches: wide(gathered) };
+        Room { limit: config.memory_limit, before, batch, run }
     }
 
     /// The plan of a run with these steps, `unmade` bytes of whose state are yet to be made.
     pub fn plan(&self, step: StepMemory, unmade: u64) -> MemoryPlan {
-        let checkpoint = self.copies.saturating_mul(step.state);
-        MemoryPlan::new(step, RunMemory { checkpoint, ..self.run }, self.before, unmade)
+        MemoryPlan::new(step, self.run, self.before, unmade)
     }
 }
 

@@ -7,8 +7,10 @@
 use frit_ir::Tensor;
 use indexmap::IndexMap;
 
+use super::TrainError;
 use super::memory::StepMemory;
 use crate::data::dataset::Batch;
+use crate::session::TensorView;
 
 /// Names of state that is the optimiser's own begin with this; all others are the module's parameters and buffers, under
 /// the names that they have there.
@@ -19,6 +21,9 @@ pub type StepError = Box<dyn std::error::Error + Send + Sync>;
 
 /// All that a run depends on besides its position: parameters, buffers, moments, by name.
 pub type State = IndexMap<String, Tensor>;
+
+/// What takes state, by name.
+pub type Take<'t> = dyn FnMut(&[(&str, TensorView<'_>)]) -> Result<(), TrainError> + 't;
 
 /// Numbers that change from step to step, computed in f64.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -74,6 +79,16 @@ pub trait Stepper {
     /// # Errors
     /// State that can't be read.
     fn state(&self) -> Result<State, StepError>;
+
+    /// Hands all state to whoever writes it, where it lies if it can.
+    ///
+    /// # Errors
+    /// State that can't be read; what `take` says is inside.
+    fn lend(&self, take: &mut Take<'_>) -> Result<Result<(), TrainError>, StepError> {
+        let state = self.state()?;
+        let views: Vec<(&str, TensorView<'_>)> = state.iter().map(|(name, t)| (name.as_str(), t.into())).collect();
+        Ok(take(&views))
+    }
 
     /// Replaces all state. Names, element types and shapes are those of [`Stepper::state`]: the loop has checked.
     ///

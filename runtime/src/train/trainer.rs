@@ -15,7 +15,7 @@ use super::schedule::Point;
 use super::{
     Checkpoint, CheckpointError, Config, EpochRecord, Hyper, MemoryPlan, Position, Process, Rates, Room, RunFolder,
 };
-use super::{StepError, Stepper, TrainError, chart, report};
+use super::{State, StepError, Stepper, TrainError, chart, report};
 use crate::data::dataset::{Batch, Dataset, Order, TrainingData, batches};
 
 /// Why a run ended.
@@ -416,7 +416,6 @@ impl<'a> Trainer<'a> {
             return Ok(());
         }
         let (epoch, batch) = (self.position.epoch + 1, self.position.batch as usize + 1);
-        let state = self.stepper.state().map_err(|source| TrainError::Step { epoch, batch, source })?;
         self.position.seconds = self.seconds();
         let checkpoint = Checkpoint {
             config_hash: self.config_hash,
@@ -424,12 +423,11 @@ impl<'a> Trainer<'a> {
             seed: self.config.seed,
             rates: self.rates_at(self.position.step),
             position: self.position.clone(),
-            state,
+            state: State::new(),
         };
-        match &mut self.folder {
-            Some(folder) => folder.save(name, &checkpoint),
-            None => Ok(()),
-        }
+        let Some(folder) = &mut self.folder else { return Ok(()) };
+        let saved = self.stepper.lend(&mut |state| folder.save(name, &checkpoint, state));
+        saved.map_err(|source| TrainError::Step { epoch, batch, source })?
     }
 
     /// Writes curves and report, where there is a folder.

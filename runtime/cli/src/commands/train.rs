@@ -122,7 +122,7 @@ fn run_with(args: &TrainArgs, make: &MakeStepper, stop: &AtomicBool) -> Done {
 }
 
 /// Refuses state by hand: that of a step follows from the network and the optimiser.
-pub(crate) fn refuse_states(flags: &CompileFlags) -> Done {
+fn refuse_states(flags: &CompileFlags) -> Done {
     match flags.states.first() {
         Some((input, output)) => Err(CliError::usage(
             format!("--state {input}={output}: a training step keeps parameters and moments by itself"),

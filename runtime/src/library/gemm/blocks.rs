@@ -183,9 +183,11 @@ pub(super) fn copies_rows(m: usize, k: usize, transposed: bool) -> bool {
     worth_copying(m, k, row, step)
 }
 
-/// Elements that a thread keeps for its part of a product.
-pub(super) fn scratch_elements(copies: bool) -> usize {
-    if copies { A_SCRATCH + B_SCRATCH } else { B_SCRATCH }
+/// Elements that a thread writes for its part of a product, of which it has `m` rows.
+pub(super) fn scratch_elements(m: usize, n: usize, k: usize, copies: bool) -> usize {
+    let wide = Kernels::detect().is_some_and(|kernels| m >= 2 * kernels.rows && n >= 4 * kernels.panel());
+    let a = if copies && wide { A_SCRATCH.min(m.saturating_mul(k)) } else { 0 };
+    a + B_SCRATCH.min(n.saturating_mul(k))
 }
 
 impl Product {

@@ -241,9 +241,9 @@ fn packed_tiles(
     Ok(())
 }
 
-/// Bytes that a product of f32 matrices takes for copies of its operands, and that threads keep afterwards: of all
-/// together, and of each thread. `transposed`: A is stored `[k, m]`.
-pub(crate) fn kept_bytes(m: usize, n: usize, k: usize, transposed: bool) -> (usize, usize) {
+/// Bytes that a product of f32 matrices takes for copies of its operands, and that threads keep afterwards.
+/// `transposed`: A is stored `[k, m]`.
+pub(crate) fn kept_bytes(m: usize, n: usize, k: usize, transposed: bool, threads: usize) -> usize {
     let (rows, cols) = PACKED_FIRST;
     let width = PACKED_AT_ONCE / k.max(1) / TILE_COLS_UNIT * TILE_COLS_UNIT;
     let copies = blocks::copies_rows(m, k, transposed);
@@ -251,8 +251,8 @@ pub(crate) fn kept_bytes(m: usize, n: usize, k: usize, transposed: bool) -> (usi
         true => n.div_ceil(n.div_ceil(width)).next_multiple_of(TILE_COLS_UNIT).saturating_mul(k),
         false => 0,
     };
-    let elements = size_of::<f32>();
-    (panels.saturating_mul(elements), blocks::scratch_elements(copies).saturating_mul(elements))
+    let each = blocks::scratch_elements(m.div_ceil(threads.max(1)), n, k, copies);
+    panels.saturating_add(each.saturating_mul(threads)).saturating_mul(size_of::<f32>())
 }
 
 thread_local! {

@@ -18,7 +18,7 @@ use serde_json::json;
 
 use super::{WARM_UP, measure, serve};
 use crate::args::{BenchArgs, StepData};
-use crate::commands::train::{apply_compile, apply_network, network, refuse_states};
+use crate::commands::train::{apply_compile, apply_network, network};
 use crate::console::Console;
 use crate::engine;
 use crate::error::{CliError, Done};
@@ -105,7 +105,6 @@ fn numbers(kind: StepData, count: usize, seed: u64) -> Vec<f32> {
 /// Runs the command.
 pub(super) fn run(args: &BenchArgs) -> Done {
     let before = Process::now();
-    refuse_states(&args.flags)?;
     let mut console = Console::new(&args.json)?;
     engine::set_threads(args.flags.threads);
     engine::check_flags(&args.flags, &console)?;
