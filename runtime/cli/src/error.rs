@@ -289,7 +289,9 @@ impl From<StepperError> for CliError {
             StepperError::LastBatch { .. } => {
                 "leave the last records out of the data, or export the model with a symbolic batch (dynamic axes)"
             }
-            StepperError::Unsupported { .. } => "leave it out",
+            StepperError::Memory { .. } => {
+                "train on fewer records a step (--batch), on less data, or raise --memory-limit"
+            }
             StepperError::State { .. } => return CliError::internal(error),
         };
         match error {

@@ -6,12 +6,12 @@ use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use frit_runtime::train::{EpochRecord, Observer, Progress, Start, StepRecord};
+use frit_runtime::train::{EpochRecord, MemoryPlan, Observer, Progress, Start, StepRecord};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::console::Console;
 use crate::error::CliError;
-use crate::table::count;
+use crate::table::{bytes, count};
 
 /// Between two looks at the bar's text.
 const BAR_EVERY: Duration = Duration::from_millis(100);
@@ -83,6 +83,14 @@ impl Observer for Watch<'_> {
         }
     }
 
+    fn memory(&mut self, plan: &MemoryPlan) {
+        self.line(&memory(plan));
+    }
+
+    fn note(&mut self, text: &str) {
+        self.line(text);
+    }
+
     fn step(&mut self, progress: &Progress) {
         let every = match &self.bar {
             Some(bar) => {
@@ -137,6 +145,23 @@ impl Observer for Watch<'_> {
         );
         self.line(&text);
     }
+}
+
+/// What a run takes, as people read it.
+pub(crate) fn memory(plan: &MemoryPlan) -> String {
+    let MemoryPlan { step, run, until_now, peak } = plan;
+    let parts = [
+        ("data", run.data),
+        ("state", step.state),
+        ("state kept", step.kept),
+        ("arena", step.arena),
+        ("scratch", step.scratch),
+        ("batches", run.batches),
+        ("until now", *until_now),
+    ];
+    let shown = parts.into_iter().filter(|(_, size)| *size > 0);
+    let shown: Vec<String> = shown.map(|(name, size)| format!("{name} {}", bytes(size))).collect();
+    format!("memory {} planned at the peak ({})", bytes(*peak), shown.join(", "))
 }
 
 /// A share as people read it.

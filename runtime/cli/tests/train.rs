@@ -62,6 +62,9 @@ fn settings_without_meaning_are_refused() {
     assert!(wrong.contains("run.toml: line 2: unknown field `speed`"), "{wrong}");
     assert!(fails(folder, &["train", "absent.onnx", "--data", "t.csv"], 1).contains("absent.onnx"));
     assert!(fails(folder, &["train", "--resume", "nowhere"], 1).contains("nowhere"));
+    let state = ["train", "mlp", "--layers", "1,2", "--data", "t.csv", "--state", "a=b"];
+    assert!(fails(folder, &state, 2).contains("--state a=b"));
+    assert!(fails(folder, &["bench", "mlp", "--train", "--state", "a=b"], 2).contains("--state"));
 }
 
 #[test]
@@ -354,14 +357,63 @@ fn a_trained_network_is_exported_and_run() {
 }
 
 #[test]
-fn settings_that_nothing_heeds_are_refused() {
+fn memory_is_planned_said_and_held_to_its_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let lines: String = points(2500).into_iter().map(|p| format!("{},{},{}\n", p[0], p[1], side(p))).collect();
+    std::fs::write(folder.join("many.csv"), lines).unwrap();
+    // Wide layers and one large batch: what a step keeps for the gradient is most of what it takes.
+    let wide = ["train", "mlp", "--layers", "2,512,512,512,512,512,512,512,512,2", "--data", "many.csv"];
+    let wide = [&wide[..], &["--batch", "2000", "--math", "strict", "--epochs", "2"]].concat();
+    let run = |out: &str, more: &[&str]| {
+        let output = succeeds(folder, &[&wide[..], &["--json=record.json", "--out", out], more].concat());
+        let record = std::fs::read_to_string(folder.join("record.json")).unwrap();
+        let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+        (record, String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (free, said) = run("free", &[]);
+    assert!(said.contains("planned at the peak") && said.contains("arena"), "{said}");
+    let arena = free["memory"]["arena"].as_u64().unwrap();
+    let peak = free["memory"]["peak"].as_u64().unwrap();
+    assert!(arena > 20 << 20, "{free}");
+    let page = std::fs::read_to_string(folder.join("free").join("report.html")).unwrap();
+    assert!(page.contains("memory ") && page.contains(" planned"), "{page}");
+    if !cfg!(target_os = "linux") {
+        return;
+    }
+    let limit = (peak - arena / 3).to_string();
+    let (held, _) = run("held", &["--memory-limit", &limit]);
+    for record in [&free, &held] {
+        let (planned, measured) = (&record["memory"]["peak"], &record["memory_measured"]);
+        let (planned, measured) = (planned.as_f64().unwrap(), measured.as_f64().unwrap());
+        assert!((planned - measured).abs() < 0.1 * measured, "planned {planned}, measured {measured}");
+    }
+    assert!(held["memory_measured"].as_u64().unwrap() < limit.parse().unwrap(), "{held}");
+    assert!(held["memory"]["arena"].as_u64().unwrap() < arena * 2 / 3 + (1 << 20), "{held}");
+    // What is computed again has the same bits.
+    let last = |run: &str| Checkpoint::read_file(&folder.join(run).join("last.safetensors")).unwrap().state;
+    assert!(last("free").iter().eq(last("held").iter()));
+    // What can't be is refused before the run begins, with the least that it takes.
+    let refused = fails(folder, &[&wide[..], &["--out", "none", "--memory-limit", "1M"]].concat(), 1);
+    assert!(refused.contains("at the least; the limit is 1.0 MiB") && refused.contains("--batch"), "{refused}");
+    assert!(!folder.join("none").exists());
+}
+
+#[test]
+fn a_run_that_diverges_names_the_op() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     sides(folder);
-    for (flags, setting) in [(&["--memory-limit", "1M"][..], "memory_limit"), (&["--detect-anomaly"], "detect_anomaly")]
-    {
-        let said = fails(folder, &on_sides("mlp", flags), 1);
-        assert!(said.contains(setting) && said.contains("not supported yet"), "{said}");
+    for flags in [&["--detect-anomaly"][..], &[]] {
+        let out = format!("run{}", flags.len());
+        let steep = ["train", "mlp", "--layers", "2,8,2", "--data", "sides.csv", "--optimizer", "sgd", "--lr", "1e25"];
+        let output = frit(folder, &[&steep[..], &["--out", &out], flags].concat());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("first not finite: `") && said.contains(" of finite operands"), "{said}");
+        assert!(said.contains("` of `layers.") || said.contains("` of `loss"), "{said}");
+        let last = Checkpoint::read_file(&folder.join(&out).join("last.safetensors")).unwrap();
+        assert!(last.state.values().all(|t| t.to_vec::<f32>().iter().all(|x| x.is_finite())));
     }
 }
 

@@ -234,10 +234,10 @@ pub struct Config {
     /// Steps between two lines of the steps' log; none unless given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_every: Option<u64>,
-    /// Bytes of memory that a step may take.
+    /// Bytes by which the process's peak may grow, from before the model is loaded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_limit: Option<u64>,
-    /// Whether each step looks for the op whose result is not finite first.
+    /// Whether the state from before each step is kept, to find the op that first gave NaN or an infinity.
     pub detect_anomaly: bool,
     /// The network, where `model` names a built-in one.
     pub network: NetworkConfig,

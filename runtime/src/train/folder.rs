@@ -4,15 +4,19 @@
 //!  config.toml  metrics.csv  metrics.jsonl  (steps.jsonl)  curves.svg  report.html  best.safetensors  last.safetensors
 //! ```
 //!
+//! `.lock` is held by the process at work: two would write over each other.
+//!
 //! A file is written beside its place, flushed to the disk, renamed into it, and the folder flushed. Lines of metrics are
 //! appended, and put right by the records of the checkpoint when a run goes on: no line comes twice. All writing goes
 //! through [`Disk`], so that tests can let it fail anywhere.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::{Checkpoint, CheckpointError, Config, EpochRecord, StepRecord, TrainError};
+use crate::session::TensorView;
 
 /// What a run asks of a disk.
 pub trait Disk {
@@ -22,11 +26,11 @@ pub trait Disk {
     /// What the system says.
     fn make_folder(&mut self, path: &Path) -> io::Result<()>;
 
-    /// Writes a whole file; `flush`: to the disk itself.
+    /// Writes a whole file, part after part; `flush`: to the disk itself.
     ///
     /// # Errors
     /// What the system says.
-    fn write(&mut self, path: &Path, bytes: &[u8], flush: bool) -> io::Result<()>;
+    fn write(&mut self, path: &Path, parts: &[&[u8]], flush: bool) -> io::Result<()>;
 
     /// Writes at the end of a file.
     ///
@@ -56,9 +60,9 @@ impl Disk for SystemDisk {
         fs::create_dir_all(path)
     }
 
-    fn write(&mut self, path: &Path, bytes: &[u8], flush: bool) -> io::Result<()> {
+    fn write(&mut self, path: &Path, parts: &[&[u8]], flush: bool) -> io::Result<()> {
         let mut file = File::create(path)?;
-        file.write_all(bytes)?;
+        parts.iter().try_for_each(|part| file.write_all(part))?;
         if flush { file.sync_all() } else { Ok(()) }
     }
 
@@ -80,6 +84,8 @@ impl Disk for SystemDisk {
 pub struct RunFolder {
     path: PathBuf,
     disk: Box<dyn Disk>,
+    /// Held for as long as this process works on the run; `None`: the system has no locks here.
+    _lock: Option<File>,
 }
 
 impl RunFolder {
@@ -89,6 +95,8 @@ impl RunFolder {
     pub const LAST: &'static str = "last.safetensors";
     /// The state after the best epoch.
     pub const BEST: &'static str = "best.safetensors";
+    /// Locked by the process that works on the run.
+    pub const LOCK: &'static str = ".lock";
     /// A line an epoch, separated by commas.
     pub const CSV: &'static str = "metrics.csv";
     /// A line an epoch, JSON.
@@ -108,9 +116,14 @@ impl RunFolder {
         if path.join(Self::LAST).exists() {
             return Err(TrainError::Occupied { path: path.display().to_string() });
         }
-        let mut folder = RunFolder { path: path.to_owned(), disk };
+        let mut folder = RunFolder { path: path.to_owned(), disk, _lock: None };
         let made = folder.disk.make_folder(path);
         made.map_err(|source| failed(path, "make the folder", source))?;
+        folder._lock = lock(path)?;
+        // Another process may have been first.
+        if path.join(Self::LAST).exists() {
+            return Err(TrainError::Occupied { path: path.display().to_string() });
+        }
         folder.write_whole(Self::CONFIG, config.to_toml()?.as_bytes(), true)?;
         folder.write_metrics(&[])?;
         Ok(folder)
@@ -122,7 +135,8 @@ impl RunFolder {
     /// No folder of a run.
     pub fn open(path: &Path, disk: Box<dyn Disk>) -> Result<(RunFolder, Config), TrainError> {
         let config = Config::read_file(&path.join(Self::CONFIG))?;
-        Ok((RunFolder { path: path.to_owned(), disk }, config))
+        let _lock = lock(path)?;
+        Ok((RunFolder { path: path.to_owned(), disk, _lock }, config))
     }
 
     /// Where it is.
@@ -146,12 +160,18 @@ impl RunFolder {
         self.write_whole(Self::CONFIG, config.to_toml()?.as_bytes(), true)
     }
 
-    /// Writes a checkpoint, whole or not at all.
+    /// Writes a checkpoint with this state, whole or not at all.
     ///
     /// # Errors
     /// What the system says; the file is the old one then.
-    pub fn save(&mut self, name: &str, checkpoint: &Checkpoint) -> Result<(), TrainError> {
-        self.write_whole(name, &checkpoint.to_bytes()?, true)
+    pub fn save(
+        &mut self,
+        name: &str,
+        checkpoint: &Checkpoint,
+        state: &[(&str, TensorView<'_>)],
+    ) -> Result<(), TrainError> {
+        let (head, tensors) = checkpoint.parts(state)?;
+        self.write_parts(name, &[&[&head[..]], &tensors[..]].concat(), true)
     }
 
     /// Adds an epoch to the lines of metrics.
@@ -211,8 +231,12 @@ impl RunFolder {
     }
 
     fn write_whole(&mut self, name: &str, bytes: &[u8], flush: bool) -> Result<(), TrainError> {
+        self.write_parts(name, &[bytes], flush)
+    }
+
+    fn write_parts(&mut self, name: &str, parts: &[&[u8]], flush: bool) -> Result<(), TrainError> {
         let (path, beside) = (self.path.join(name), self.path.join(format!(".{name}.tmp")));
-        let written = self.disk.write(&beside, bytes, flush);
+        let written = self.disk.write(&beside, parts, flush);
         written.map_err(|source| failed(&path, "write", source))?;
         let renamed = self.disk.rename(&beside, &path);
         renamed.map_err(|source| failed(&path, "replace the file", source))?;
@@ -222,6 +246,27 @@ impl RunFolder {
         }
         Ok(())
     }
+}
+
+/// How often, and how long, one waits for a run that another process holds.
+const LOCK_TRIES: u32 = 10;
+const LOCK_WAIT: Duration = Duration::from_millis(50);
+
+/// Takes a run for this process; the system gives it back when the process ends, however it does.
+fn lock(path: &Path) -> Result<Option<File>, TrainError> {
+    let place = path.join(RunFolder::LOCK);
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&place);
+    let file = file.map_err(|source| failed(&place, "open the lock", source))?;
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Ok(()) => return Ok(Some(file)),
+            // A process that begins or ends may hold it for a moment.
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_WAIT),
+            // Some network file systems have none.
+            Err(TryLockError::Error(_)) => return Ok(None),
+        }
+    }
+    Err(TrainError::Busy { path: path.display().to_string() })
 }
 
 fn failed(path: &Path, action: &'static str, source: io::Error) -> TrainError {

@@ -18,7 +18,10 @@ pub(super) const TRAIN_HELP: &str = "Examples:\n  \
     MODEL is af-kan, mlp or a model's file. Settings: defaults, then --config, then flags; the run's config.toml has them \
     all.\nThe run's folder: config.toml, metrics.csv, metrics.jsonl, curves.svg, report.html, best.safetensors, \
     last.safetensors.\nData comes in its own order unless --shuffle is given. The first Ctrl-C stops after the step at \
-    work and saves; --resume goes on.\n\n\
+    work, saves and ends with status 1, the second ends at once; --resume goes on.\nThe peak of memory is planned and said \
+    before the first step: growth of the process, from before the model is loaded. A loss or gradient\nthat is not finite \
+    ends the run; the op that began it is looked for from the last checkpoint, or with --detect-anomaly from\nthe step \
+    before. A run's folder is for one process at a time.\n\n\
     Of an ONNX model, float initializers are trained that look like weights (the run tells which; settings, masks and \
     Constant nodes are not), --freeze takes out more. The loss looks at the output that --target names, as it is. Batch \
     norms train on the batch and renew their running statistics; a Dropout exported for inference does nothing. Samples are \
@@ -65,10 +68,10 @@ pub(crate) struct TrainArgs {
     /// Tell of every Nth step: a line, and one in the run's steps.jsonl
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) log_every: Option<u64>,
-    /// Memory that a step may take, as 512M or 2G
+    /// Memory by which the process may grow, as 512M or 2G: held by computing more of the forward again, or refused
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) memory_limit: Option<u64>,
-    /// Look at every op for the first result that is not finite
+    /// Keep the state from before each step, so that the op which first gave NaN or infinity is named at once
     #[arg(long)]
     pub(crate) detect_anomaly: bool,
     #[command(flatten)]

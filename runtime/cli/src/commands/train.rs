@@ -15,7 +15,8 @@ use frit_runtime::data::dataset::{TrainingData, source};
 use frit_runtime::train::config::{LossKind, MathKind};
 use frit_runtime::train::optimizer::DecayGroup;
 use frit_runtime::train::{
-    CompiledStepper, Config, End, OptimizerKind, Outcome, Parameters, RunFolder, Schedule, Stepper, SystemDisk, Trainer,
+    CompiledStepper, Config, End, OptimizerKind, Outcome, Parameters, Process, Room, RunFolder, Schedule, Stepper,
+    SystemDisk, Trainer,
 };
 use serde_json::json;
 
@@ -33,7 +34,7 @@ static STOP: AtomicBool = AtomicBool::new(false);
 const RUNS: &str = "runs";
 
 /// Builds what is trained.
-type MakeStepper = dyn Fn(&Config, &TrainingData) -> Done<Box<dyn Stepper>>;
+type MakeStepper = dyn Fn(&Config, &TrainingData, &Room) -> Done<Box<dyn Stepper>>;
 
 /// Runs the command.
 pub(crate) fn run(args: &TrainArgs) -> Done {
@@ -48,13 +49,13 @@ pub(crate) fn run(args: &TrainArgs) -> Done {
         Console::new(&args.json)?.note(format_args!("an interrupt will end the run without a checkpoint: {error}"));
     }
     let options = engine::options(&args.flags);
-    run_with(args, &move |config, data| stepper(config, data, &options), &STOP)
+    run_with(args, &move |config, data, room| stepper(config, data, &options, room), &STOP)
 }
 
 /// The compiled step of a network.
-fn stepper(config: &Config, data: &TrainingData, options: &CompileOptions) -> Done<Box<dyn Stepper>> {
+fn stepper(config: &Config, data: &TrainingData, options: &CompileOptions, room: &Room) -> Done<Box<dyn Stepper>> {
     let made = || {
-        let stepper = CompiledStepper::new(network(config)?, config, data.train.shape(), options)?;
+        let stepper = CompiledStepper::within(network(config)?, config, data.train.shape(), options, room)?;
         stepper.check_batches(config, data)?;
         Ok(stepper)
     };
@@ -88,6 +89,8 @@ pub(crate) fn is_built_in(model: &str) -> bool {
 
 /// Trains what `make` builds, until `stop`.
 fn run_with(args: &TrainArgs, make: &MakeStepper, stop: &AtomicBool) -> Done {
+    let before = Process::now();
+    refuse_states(&args.flags)?;
     let mut console = Console::new(&args.json)?;
     engine::check_flags(&args.flags, &console)?;
     engine::set_threads(args.flags.threads);
@@ -107,7 +110,7 @@ fn run_with(args: &TrainArgs, make: &MakeStepper, stop: &AtomicBool) -> Done {
     }
     let (columns, holdout) = (config.columns(), config.holdout());
     let data = source::open(&config.request(&columns, &holdout))?;
-    let mut stepper = make(&config, &data)?;
+    let mut stepper = make(&config, &data, &Room::of(&config, &data, before))?;
     let parameters = stepper.parameters();
     parameters.notes.iter().for_each(|note| console.note(note));
     let resumes = folder.is_some();
@@ -121,7 +124,8 @@ fn run_with(args: &TrainArgs, make: &MakeStepper, stop: &AtomicBool) -> Done {
     let path = folder.path().to_owned();
     let mut watch = Watch::new(&console, stop);
     describe(&parameters, &mut watch);
-    let trainer = Trainer::new(config.clone(), stepper.as_mut(), &data, &mut watch)?.in_folder(folder).until(stop);
+    let trainer =
+        Trainer::new(config.clone(), stepper.as_mut(), &data, &mut watch)?.in_folder(folder).until(stop).since(before);
     let outcome = if resumes { trainer.resume()? } else { trainer }.run()?;
     if let Some(failed) = watch.failed.take() {
         return Err(failed);
@@ -153,6 +157,17 @@ fn describe(parameters: &Parameters, watch: &mut Watch<'_>) {
     }
 }
 
+/// Refuses state by hand: that of a step follows from the network and the optimiser.
+fn refuse_states(flags: &CompileFlags) -> Done {
+    match flags.states.first() {
+        Some((input, output)) => Err(CliError::usage(
+            format!("--state {input}={output}: a training step keeps parameters and moments by itself"),
+            "leave it out; parameters that are not to change are named with --freeze",
+        )),
+        None => Ok(()),
+    }
+}
+
 /// The last lines.
 fn tell(outcome: &Outcome, config: &Config, path: &Path, parameters: &Parameters, console: &mut Console) -> Done {
     let classes = config.loss.kind == LossKind::CrossEntropy;
@@ -164,6 +179,7 @@ fn tell(outcome: &Outcome, config: &Config, path: &Path, parameters: &Parameters
         };
         console.line(format!("best validation {metric} at epoch {}; {epochs} epochs in {seconds:.1} s", best.epoch))?;
     }
+    console.line(outcome.memory.line(outcome.measured))?;
     if outcome.end == End::Patience {
         console.line(format!("ended early: no better result for {} epochs", config.patience.unwrap_or_default()))?;
     }
@@ -188,6 +204,8 @@ fn tell(outcome: &Outcome, config: &Config, path: &Path, parameters: &Parameters
         "renewed": parameters.renewed,
         "frozen": parameters.frozen,
         "constant": parameters.constant,
+        "memory": outcome.memory,
+        "memory_measured": outcome.measured,
     }))?;
     if outcome.end == End::Stopped {
         let message = format!("stopped after {epochs} epochs, {} steps; the run is saved in {shown}", outcome.steps);

@@ -25,7 +25,7 @@ fn train_args(arguments: &[&str]) -> Box<TrainArgs> {
     }
 }
 
-fn linear(config: &Config, data: &TrainingData) -> Done<Box<dyn Stepper>> {
+fn linear(config: &Config, data: &TrainingData, _: &Room) -> Done<Box<dyn Stepper>> {
     Ok(Box::new(Linear::new(config, data)))
 }
 
@@ -205,7 +205,8 @@ fn an_interrupt_saves_and_says_how_to_go_on() {
 fn what_a_run_does_not_find_leaves_no_folder() {
     let folder = tempfile::tempdir().unwrap();
     let (data, out) = (table(folder.path()), folder.path().join("run"));
-    let fails = |_: &Config, _: &TrainingData| -> Done<Box<dyn Stepper>> { Err(CliError::failed("no", "no")) };
+    let fails =
+        |_: &Config, _: &TrainingData, _: &Room| -> Done<Box<dyn Stepper>> { Err(CliError::failed("no", "no")) };
     let arguments = train_args(&["mlp", "--data", &data, "--out", out.to_str().unwrap()]);
     assert_eq!(run_with(&arguments, &fails, &AtomicBool::new(false)).unwrap_err().message, "no");
     assert!(!out.exists());
@@ -253,7 +254,7 @@ impl Stepper for Counting {
 fn the_best_network_is_exported() {
     let folder = tempfile::tempdir().unwrap();
     let (data, out, model) = (table(folder.path()), folder.path().join("run"), folder.path().join("best.onnx"));
-    let counting = |config: &Config, _: &TrainingData| -> Done<Box<dyn Stepper>> {
+    let counting = |config: &Config, _: &TrainingData, _: &Room| -> Done<Box<dyn Stepper>> {
         Ok(Box::new(Counting { module: network(config)? }))
     };
     let out = out.to_str().unwrap();
