@@ -13,6 +13,7 @@ use frit_ir::verify::{Invariant, VerifyError, verify};
 use frit_ir::{Dim, Donation, Function, Module, Numerics, Op, Tensor, ValueType};
 use frit_passes::manager::{self, Level, Math, PassError, Pipeline, Report};
 
+use crate::cpu::abi::KernelCode;
 use crate::cpu::{CodeError, CodeOptions, Vectors};
 use crate::generate::{Generated, generate};
 use crate::plan::Plan;
@@ -221,6 +222,18 @@ pub fn compile(mut module: Module, options: &Options) -> Result<Compiled, Compil
     let remarks = built.remarks.into_iter().chain(loops).collect();
     let times = Times { passes, plan: plan_time, code: code_time };
     Ok(Compiled { plan: built.plan, module, kernels: built.kernels, report, remarks, times })
+}
+
+/// The plan of a module without machine code: what is run, in which order, in how much memory. It can't be run.
+///
+/// # Errors
+/// As [`compile`].
+pub fn plan(mut module: Module, options: &Options) -> Result<Plan, CompileError> {
+    run_passes(&mut module, &pipeline(options)?, options)?;
+    let fixed: Vec<(String, Tensor)> = options.fixed.iter().map(|(n, t)| (n.clone(), t.clone())).collect();
+    let numerics = options.math.numerics().unwrap_or_else(|| written(&module));
+    let mut no_code = |kernels: &[KernelSource]| kernels.iter().map(|_| Ok(KernelCode::default())).collect();
+    Ok(build_all(&module, numerics, &fixed, &mut no_code)?.plan)
 }
 
 /// What every op of the module allows.

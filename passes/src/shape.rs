@@ -147,7 +147,7 @@ impl Values {
         }
         match f.op(value) {
             Op::Constant { value } => Some(value.clone()),
-            Op::Param { name, .. } => params.get(name).map(|p| p.value.clone()),
+            Op::Param { name, .. } => params.get(name).filter(|p| !p.trainable).map(|p| p.value.clone()),
             _ => None,
         }
     }

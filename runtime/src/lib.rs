@@ -30,5 +30,5 @@ pub use artifact::{Opened, open_artifact};
 pub use compile::{CompileOptions, Compiled, Runner};
 pub use load::{CodeSource, LoadError, load_module};
 pub use session::{
-    Context, InputRef, Model, ModelError, Output, RunError, StateBuffer, TensorView, default_memory_limit,
+    Context, Footprint, InputRef, Model, ModelError, Output, RunError, StateBuffer, TensorView, default_memory_limit,
 };

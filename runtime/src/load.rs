@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use frit_compiler::artifact::{self, ArtifactError};
-use frit_ir::onnx::{MissingKind, OnnxError, Report};
+use frit_ir::onnx::{ImportOptions, MissingKind, OnnxError, Report};
 use frit_ir::text::TextError;
 use frit_ir::{Module, onnx, text};
 use frit_passes::legalize;
@@ -115,8 +115,8 @@ fn quoted(names: &[String]) -> String {
 }
 
 /// What import and legalize lack is told at once, though legalize runs later where import lacks nothing.
-fn load_onnx(path: &Path) -> Result<Module, OnnxError> {
-    let (module, mut missing) = onnx::survey(path)?;
+fn load_onnx(path: &Path, options: ImportOptions) -> Result<Module, OnnxError> {
+    let (module, mut missing) = onnx::survey(path, options)?;
     if missing.is_empty() {
         return Ok(module);
     }
@@ -144,9 +144,21 @@ fn add_operators(missing: &mut Report, found: &legalize::Report) {
 /// # Errors
 /// A file that can't be read, is damaged, or holds what frit does not support.
 pub fn load_module(path: &Path) -> Result<Module, LoadError> {
+    load_with(path, ImportOptions::default())
+}
+
+/// [`load_module`] of a model that is to be trained: weights of an ONNX model are trainable parameters.
+///
+/// # Errors
+/// As [`load_module`].
+pub fn load_to_train(path: &Path) -> Result<Module, LoadError> {
+    load_with(path, ImportOptions { trainable: true })
+}
+
+fn load_with(path: &Path, options: ImportOptions) -> Result<Module, LoadError> {
     let path = if path.is_dir() { path.join("model.onnx") } else { path.to_owned() };
     match path.extension().and_then(|e| e.to_str()) {
-        Some("onnx") => load_onnx(&path).map_err(|source| LoadError::Onnx { path, source }),
+        Some("onnx") => load_onnx(&path, options).map_err(|source| LoadError::Onnx { path, source }),
         Some("frit") => Ok(text::read_file(&path)?),
         Some("fritc") => {
             let module = artifact::read_file(&path).and_then(|a| a.module());

@@ -43,7 +43,7 @@ pub struct PhaseCode {
 }
 
 /// Machine code of one kernel.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KernelCode {
     /// Position-independent bytes, aligned to 64 when placed.
     pub bytes: Vec<u8>,

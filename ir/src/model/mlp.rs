@@ -1,4 +1,5 @@
-//! The network that AF-KAN is compared with: the same layers without bases, y = act(norm(x)) W^T.
+//! The network that AF-KAN is compared with: the same layers without bases. The paper's formula is y = act(norm(x)) W^T;
+//! the network that its authors' code trains and reports is y = act(norm(x) W^T), also in the last layer.
 
 use indexmap::IndexMap;
 
@@ -25,14 +26,16 @@ pub struct Mlp {
     pub layers: Vec<usize>,
     /// Activation of each layer.
     pub activation: Activation,
-    /// Norm before it.
+    /// Norm of each layer's input.
     pub norm: Norm,
+    /// Whether a layer is act(norm(x) W^T), as in the authors' code, rather than act(norm(x)) W^T.
+    pub activation_last: bool,
 }
 
 impl Default for Mlp {
-    /// The layers of [`AfKan`](super::AfKan)'s default.
+    /// The layers of [`AfKan`](super::AfKan)'s default, and the paper's formula.
     fn default() -> Self {
-        Mlp { layers: vec![784, 64, 10], activation: Activation::Silu, norm: Norm::Layer }
+        Mlp { layers: vec![784, 64, 10], activation: Activation::Silu, norm: Norm::Layer, activation_last: false }
     }
 }
 
@@ -69,9 +72,14 @@ impl Mlp {
         for i in 0..self.layers.len() - 1 {
             let z = norm::apply(&mut net, self.norm, mode, &format!("layers.{i}.norm"), x, &mut renewed)?;
             net.at(&format!("layers.{i}.output"));
-            let active = net.activation(z, self.activation)?;
             let weight = net.param(&format!("layers.{i}.base_weight"))?;
-            x = net.project(active, weight)?;
+            x = if self.activation_last {
+                let product = net.project(z, weight)?;
+                net.activation(product, self.activation)?
+            } else {
+                let active = net.activation(z, self.activation)?;
+                net.project(active, weight)?
+            };
         }
         f.add_output("logits", x);
         renewed.iter().for_each(|(name, value)| f.add_output(name, value));

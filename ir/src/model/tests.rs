@@ -171,6 +171,30 @@ fn extremes_that_do_not_fit_are_refused() {
     assert_eq!(plain.freeze(&module, &good).map(|_| ()), Err(ModelError::NoExtremes));
 }
 
+/// Both orders by hand: W act(x) and act(W x).
+#[test]
+fn a_perceptron_activates_what_it_is_told_to() {
+    for activation_last in [false, true] {
+        let layers = vec![3, 2];
+        let config = Mlp { layers, activation: Activation::Relu, norm: Norm::None, activation_last };
+        let module = config.module(5).unwrap();
+        let x = sample(&[4, 3]);
+        let (values, weight) = (x.to_vec::<f32>(), module.params["layers.0.base_weight"].value.to_vec::<f32>());
+        let relu = |v: f32| v.max(0.0);
+        let before = |v: f32| if activation_last { v } else { relu(v) };
+        let mut expected = Vec::new();
+        for row in values.chunks(3) {
+            for column in weight.chunks(3) {
+                let sum = column.iter().zip(row).map(|(w, x)| w * before(*x)).sum::<f32>();
+                expected.push(if activation_last { relu(sum) } else { sum });
+            }
+        }
+        let found = run(&module, "infer", &x)[0].1.to_vec::<f32>();
+        assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-6), "{found:?}, {expected:?}");
+        assert!(activation_last == found.iter().all(|v| *v >= 0.0), "{found:?}");
+    }
+}
+
 /// Batch statistics by hand: x is normalised, running statistics take a tenth of the batch's, the variance unbiased.
 #[test]
 fn a_batch_norm_trains_on_its_batch_and_infers_by_what_it_kept() {

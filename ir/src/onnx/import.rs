@@ -15,6 +15,9 @@
 //! that has an initializer is a constant too: the format allows callers to override it, exporters before IR version 4
 //! had to write all weights so, and nothing in a file tells the two apart.
 //!
+//! [`ImportOptions::trainable`] keeps what can be trained ([`trainable`](super::trainable) says what that is) as
+//! parameters of any size, under their names, those that a subgraph uses among what it captures.
+//!
 //! What is missing is collected and refused in one [`Report`](super::Report) at the end; what is wrong is refused at
 //! once. [`survey`] gives the report beside as much of the module as there is, so that a caller who knows which operators
 //! it takes can add to it.
@@ -37,6 +40,7 @@ use super::error::{MissingKind, OnnxError, Report};
 use super::opsets;
 use super::proto::{FunctionProto, ModelProto, OperatorSetIdProto};
 use super::tensor::TensorReader;
+use super::trainable::{Roles, prepare};
 use crate::module::Module;
 use functions::FunctionKey;
 use scope::Constants;
@@ -54,14 +58,28 @@ const FILE_LIMIT: u64 = 2 << 30;
 /// Messages in messages that prost decodes: protobuf's own limit.
 const MESSAGE_DEPTH: usize = 100;
 
+/// How to import.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ImportOptions {
+    /// Weights are trainable parameters, not constants.
+    pub trainable: bool,
+}
+
 /// Reads the model at `path`; external data lies in the same folder.
 pub fn load(path: &Path) -> Result<Module, OnnxError> {
-    survey(path).and_then(|(module, missing)| whole(module, missing))
+    survey(path, ImportOptions::default()).and_then(|(module, missing)| whole(module, missing))
 }
 
 /// Reads the model at `path` as far as it goes, and gives what is missing. A module that misses something is good for
 /// looking at only: what was refused is left out of it, or absent.
-pub fn survey(path: &Path) -> Result<(Module, Report), OnnxError> {
+pub fn survey(path: &Path, options: ImportOptions) -> Result<(Module, Report), OnnxError> {
+    let (mut module, missing) = imported_from(file_bytes(path)?, path.parent(), options)?;
+    module.source = path.to_string_lossy().into_owned();
+    Ok((module, missing))
+}
+
+/// The bytes of a model file.
+pub(super) fn file_bytes(path: &Path) -> Result<Bytes, OnnxError> {
     let io = |source| OnnxError::Io { path: path.to_owned(), source };
     let metadata = std::fs::metadata(path).map_err(io)?;
     if !metadata.is_file() {
@@ -71,10 +89,7 @@ pub fn survey(path: &Path) -> Result<(Module, Report), OnnxError> {
         let what = format!("{} bytes; a model file may have {FILE_LIMIT}", metadata.len());
         return Err(OnnxError::limit(path.to_string_lossy(), what));
     }
-    let bytes = std::fs::read(path).map_err(io)?;
-    let (mut module, missing) = imported_from(bytes.into(), path.parent())?;
-    module.source = path.to_string_lossy().into_owned();
-    Ok((module, missing))
+    Ok(std::fs::read(path).map_err(io)?.into())
 }
 
 fn whole(module: Module, missing: Report) -> Result<Module, OnnxError> {
@@ -83,12 +98,28 @@ fn whole(module: Module, missing: Report) -> Result<Module, OnnxError> {
 
 /// Reads a model from memory; without `base_dir`, one with external data is refused.
 pub fn from_bytes(bytes: impl Into<Bytes>, base_dir: Option<&Path>) -> Result<Module, OnnxError> {
-    imported_from(bytes.into(), base_dir).and_then(|(module, missing)| whole(module, missing))
+    from_bytes_with(bytes, base_dir, ImportOptions::default())
 }
 
-fn imported_from(bytes: Bytes, base_dir: Option<&Path>) -> Result<(Module, Report), OnnxError> {
-    let model = ModelProto::decode(bytes).map_err(|e| undecoded(&e))?;
-    Importer::new(&model, base_dir)?.module(&model)
+/// [`from_bytes`] with options.
+pub fn from_bytes_with(
+    bytes: impl Into<Bytes>,
+    base_dir: Option<&Path>,
+    options: ImportOptions,
+) -> Result<Module, OnnxError> {
+    imported_from(bytes.into(), base_dir, options).and_then(|(module, missing)| whole(module, missing))
+}
+
+fn imported_from(bytes: Bytes, base_dir: Option<&Path>, options: ImportOptions) -> Result<(Module, Report), OnnxError> {
+    let mut model = decode(bytes)?;
+    let mut reader = TensorReader::new(base_dir);
+    let roles = if options.trainable { prepare(&mut model, &mut reader) } else { Roles::default() };
+    Importer::new(&model, Constants::new(reader, roles))?.module(&model)
+}
+
+/// A model file's message.
+pub(super) fn decode(bytes: Bytes) -> Result<ModelProto, OnnxError> {
+    ModelProto::decode(bytes).map_err(|e| undecoded(&e))
 }
 
 /// Why bytes are no message. Depth is prost's to count and has an error of its own only in its text.
@@ -123,9 +154,9 @@ struct Importer<'a> {
 type Opsets<'a> = HashMap<&'a str, i64>;
 
 impl<'a> Importer<'a> {
-    fn new(model: &'a ModelProto, folder: Option<&Path>) -> Result<Self, OnnxError> {
+    fn new(model: &'a ModelProto, constants: Constants<'a>) -> Result<Self, OnnxError> {
         let mut importer = Importer {
-            constants: Constants::new(TensorReader::new(folder)),
+            constants,
             symbols: Symbols::default(),
             functions: HashMap::with_capacity(model.functions.len()),
             opsets: imported(&model.opset_import)?,

@@ -11,6 +11,8 @@
 //! - `tensor`, `external`: constant data in every encoding, in the file or beside it.
 //! - `value`: test values in files of their own.
 //! - [`opsets`]: the versions of all official operators, as a table.
+//! - `trainable`: which initializers training may change; `statistics`: how a batch norm trains; `rewrite`: a model file
+//!   with other weights.
 //! - `import`: names to values, functions inlined, subgraphs to regions.
 //! - `export`: a module of core ops as a model.
 //! - `error`: what was wrong, or a report of everything that is missing.
@@ -24,15 +26,20 @@ mod external;
 mod import;
 pub mod opsets;
 pub mod proto;
+mod rewrite;
+mod statistics;
 mod tensor;
 #[cfg(test)]
 mod testing;
+mod trainable;
 mod value;
 
 pub use error::{Missing, MissingKind, OnnxError, Place, Report};
 pub use export::{
     DEFAULT_OPSET, EXPORT_OPSETS, ExportError, ExportOptions, Refusals, export, export_bytes, write_file as write_model,
 };
-pub use import::{INLINE_ELEMENTS, from_bytes, load, survey};
+pub use import::{INLINE_ELEMENTS, ImportOptions, from_bytes, from_bytes_with, load, survey};
+pub use rewrite::{RewriteError, write_with_values};
+pub use statistics::{UNBIASED, add_train_function};
 pub use tensor::{SPARSE_LIMIT, data_type, to_proto as tensor_to_proto};
 pub use value::{read_tensor, read_value, write_value};

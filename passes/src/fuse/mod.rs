@@ -2,7 +2,9 @@
 //!
 //! In: a function of core ops. Out: the same function where groups of elementwise ops, views and reductions are
 //! `fusion` nodes (the region is the meaning; isolated, so what it reads are operands). An op that joins no group stays
-//! as it is: the compiler compiles a lone op as a body of one. `-O0` runs no fusion.
+//! as it is: the compiler compiles a lone op as a body of one. `-O0` runs no fusion. Before, `recompute` settles what is
+//! computed again instead of stored, and, where less memory is asked for (`segments`), `segments` has parts of a training
+//! step's forward run again.
 //!
 //! # The contract with the compiler
 //!
@@ -53,6 +55,7 @@ mod merge;
 mod outline;
 mod profile;
 mod recompute;
+mod segments;
 mod space;
 #[cfg(test)]
 mod tests;
@@ -112,6 +115,20 @@ fn fuse(f: &mut Function, context: &mut Context<'_>) -> Result<(), PassError> {
     }
     contract::settle(f);
     recompute::recompute(f, context)?;
+    // The forward of a training step may be run again in parts, which are kernels of their own.
+    let again = segments::segment(f, context.step().get("segments", 1), context)?;
+    for &id in &again {
+        for region in f.regions_mut(id) {
+            form(region, context)?;
+        }
+    }
+    form(f, context)?;
+    segments::put_last(f, &again);
+    Ok(())
+}
+
+/// Forms the kernels of a function, its regions left as they are.
+fn form(f: &mut Function, context: &mut Context<'_>) -> Result<(), PassError> {
     let limits = Limits {
         ops: context.step().get("max-ops", MAX_OPS) as f64,
         live: usize::try_from(context.step().get("max-live", MAX_LIVE)).unwrap_or(usize::MAX),

@@ -117,7 +117,9 @@ impl Levels {
             let uses = (0..results).flat_map(|result| f.uses(Value { node: id, result }));
             let mut here = uses.filter(|(user, _)| self.at(*user) == level).peekable();
             let output = (0..results).any(|result| f.is_output(Value { node: id, result }));
-            if !output && here.peek().is_some() && here.all(|(user, i)| rare.contains(&user) || is_rare(f.node(user), i))
+            if !output
+                && here.peek().is_some()
+                && here.all(|(user, i)| rare.contains(&user) || is_rare(f.node(user), i))
             {
                 rare.insert(id);
             }

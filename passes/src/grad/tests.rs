@@ -254,6 +254,20 @@ fn movement_cases() -> Vec<Case> {
         }),
         case!("window summed", [[2, 5, 4], -1.0, 1.0], |b, x| pooled(b, x[0], 0.0, ReduceKind::Sum)),
         case!("window largest", [[2, 5, 4], -1.0, 1.0], |b, x| pooled(b, x[0], f64::NEG_INFINITY, ReduceKind::Max)),
+        case!("windows side by side", [[2, 5, 6], -1.0, 1.0], |b, x| {
+            let value = b.scalar(DType::F64, 0.0)?;
+            one(b.op(slid(&[1, 2], &[2, 3], &[2, 3], &[1, 1], &[0, 0], &[0, 0]), &[x[0], value]))
+        }),
+        case!("windows side by side, largest", [[2, 4, 5], -1.0, 1.0], |b, x| {
+            let value = b.scalar(DType::F64, f64::NEG_INFINITY)?;
+            let windows = b.op(slid(&[1, 2], &[2, 2], &[2, 2], &[1, 1], &[0, 0], &[0, 0]), &[x[0], value])?;
+            one(b.reduce(windows, vec![3, 4], ReduceKind::Max, false))
+        }),
+        case!("windows side by side, over the end", [[2, 5, 4], -1.0, 1.0], |b, x| {
+            let value = b.scalar(DType::F64, 0.0)?;
+            let windows = b.op(slid(&[1], &[2], &[2], &[1], &[0], &[1]), &[x[0], value])?;
+            one(b.reduce(windows, vec![3], ReduceKind::Sum, false))
+        }),
     ]
 }
 

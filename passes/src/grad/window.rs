@@ -1,4 +1,5 @@
-//! The gradient of sliding windows: each offset inside the window is moved back to where it read, and all add up.
+//! The gradient of sliding windows: each offset inside the window is moved back to where it read, and all add up. Windows
+//! that lie side by side are only put together again.
 
 use frit_ir::types::Dim;
 use frit_ir::{BinaryOp, Op, ReduceKind, Value};
@@ -28,6 +29,10 @@ pub(super) fn window(s: &mut Site<'_>, slide: &Slide<'_>) -> Ruled {
         return refuse(format!("windows of {count} elements are more than {MOST}"));
     }
     let rank = s.dims(x)?.len();
+    if let Some(whole) = tiled(s, g, x, slide)? {
+        s.give(0, whole);
+        return Ok(());
+    }
     // What sums the windows up repeats one plane for all offsets.
     let same = repeated(s, g, rank)?;
     let mut sum: Option<Value> = None;
@@ -46,6 +51,35 @@ pub(super) fn window(s: &mut Site<'_>, slide: &Slide<'_>) -> Ruled {
         s.give(0, sum);
     }
     Ok(())
+}
+
+/// The cotangents of windows that lie side by side; `None`: they overlap, leave gaps, or begin outside.
+fn tiled(s: &mut Site<'_>, g: Value, x: Value, slide: &Slide<'_>) -> Ruled<Option<Value>> {
+    let side_by_side = slide.sizes == slide.strides && slide.dilations.iter().all(|&d| d == 1);
+    if !side_by_side || slide.low.iter().any(|&low| low != 0) {
+        return Ok(None);
+    }
+    let (extents, dims) = (s.dims(x)?, s.dims(g)?);
+    let rank = extents.len();
+    let (mut order, mut joined, mut after) = (Vec::new(), Vec::new(), vec![Dim::ZERO; rank]);
+    for axis in 0..rank {
+        order.push(axis);
+        let Some(i) = slide.axes.iter().position(|&slid| slid == axis) else {
+            joined.push(extents[axis].clone());
+            continue;
+        };
+        order.push(rank + i);
+        let covered = &dims[axis] * &Dim::from(slide.sizes[i]);
+        after[axis] = &extents[axis] - &covered;
+        // A last window may hang over the end.
+        if after[axis].known().is_none_or(|rest| rest < 0) {
+            return Ok(None);
+        }
+        joined.push(covered);
+    }
+    let beside = s.b.transpose(g, order)?;
+    let together = s.b.reshape(beside, joined)?;
+    placed(s, together, &vec![Dim::ZERO; rank], &after).map(Some)
 }
 
 /// Every place in a box.

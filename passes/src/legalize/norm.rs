@@ -2,6 +2,7 @@
 //!
 //! Everything is computed in f32 (f64 for f64) and rounded once, as ONNX Runtime does.
 
+use frit_ir::onnx::UNBIASED;
 use frit_ir::{BinaryOp, DType, Dim, Op, Relation, UnaryOp, Value};
 
 use super::context::{Ctx, Results};
@@ -100,7 +101,8 @@ fn batch_norm(c: &mut Ctx) -> Results {
     let mut results = vec![c.to(y, dtype)?];
     if training {
         let momentum = c.float("momentum")?.unwrap_or(0.9);
-        for (operand, running, batch) in [(3, mean, used_mean), (4, variance, used_variance)] {
+        let kept_variance = if c.flag(UNBIASED, false)? { unbiased(c, &dims, used_variance)? } else { used_variance };
+        for (operand, running, batch) in [(3, mean, used_mean), (4, variance, kept_variance)] {
             let (old, new) = (c.mul_s(running, momentum)?, c.mul_s(batch, 1.0 - momentum)?);
             let blend = c.add(old, new)?;
             let own = c.x(operand)?;
@@ -110,6 +112,19 @@ fn batch_norm(c: &mut Ctx) -> Results {
         }
     }
     Ok(results)
+}
+
+/// A variance over all axes but the channels', with the divisor n - 1 in place of n.
+fn unbiased(c: &mut Ctx, dims: &[Dim], variance: Value) -> Ruled<Value> {
+    let kept = dims.iter().enumerate().filter(|(axis, _)| *axis != 1).map(|(_, dim)| dim);
+    let count = kept.fold(Dim::ONE, |count, dim| &count * dim);
+    c.require(Relation::AtMost, &Dim::Known(2), &count, "values a channel that a batch norm is trained on")?;
+    let dtype = c.dtype(variance)?;
+    let count = c.dim(count)?;
+    let count = c.to(count, dtype)?;
+    let rest = c.add_s(count, -1.0)?;
+    let factor = c.div(count, rest)?;
+    c.mul(variance, factor)
 }
 
 fn instance_norm(c: &mut Ctx) -> Results {

@@ -311,7 +311,7 @@ pub(crate) enum Network {
     /// AF-KAN (arXiv 2503.06112): activations of shifted inputs in pairs, reduced by attention; the defaults are the
     /// paper's best settings
     AfKan(AfKanArgs),
-    /// A multilayer perceptron: y = act(norm(x)) W^T a layer
+    /// A multilayer perceptron: y = act(norm(x)) W^T a layer; with --activation-last act(norm(x) W^T)
     Mlp(MlpArgs),
 }
 
@@ -367,6 +367,9 @@ pub(crate) struct AfKanArgs {
 pub(crate) struct MlpArgs {
     #[command(flatten)]
     pub(crate) new: NewFlags,
+    /// Activate a layer's output, as the code of AF-KAN's authors does, not its input, as their formula says
+    #[arg(long)]
+    pub(crate) activation_last: bool,
 }
 
 /// Parses `NAME=VALUE`.

@@ -13,7 +13,7 @@ use frit_compiler::driver::check_dims;
 use frit_ir::{HostValue, Module, Op, Tensor, ValueType};
 use frit_passes::manager::{Level, Math};
 use frit_runtime::compile::{CompileOptions, Compiled};
-use frit_runtime::load::load_module;
+use frit_runtime::load::{load_module, load_to_train as module_to_train};
 use frit_runtime::pool::Pool;
 use frit_runtime::{CodeSource, LoadError, Model, Opened, open_artifact};
 
@@ -176,6 +176,12 @@ pub(crate) fn load(path: &Path) -> Done<Loaded> {
         Read::Module(loaded) => Ok(loaded),
         Read::Code { .. } => Err(CliError::internal("code was used that nobody trusts")),
     }
+}
+
+/// Reads a model, to be trained: weights of an ONNX model are parameters.
+pub(crate) fn load_to_train(path: &Path) -> Done<Module> {
+    let source = locate(path)?;
+    module_to_train(&source.file).map_err(|e| CliError::from(e).in_file(&source.file))
 }
 
 /// Options to compile a model that was read: what flags say, and what the file does.

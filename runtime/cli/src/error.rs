@@ -14,7 +14,7 @@ use frit_compiler::cpu::CodeError;
 use frit_compiler::driver::CompileError;
 use frit_compiler::plan::build::BuildError;
 use frit_ir::model::ModelError as NetworkError;
-use frit_ir::onnx::{ExportError, OnnxError};
+use frit_ir::onnx::{ExportError, OnnxError, RewriteError};
 use frit_ir::text::TextError;
 use frit_passes::legalize::LegalizeError;
 use frit_passes::manager::PassError;
@@ -199,6 +199,18 @@ impl From<ExportError> for CliError {
     }
 }
 
+impl From<RewriteError> for CliError {
+    fn from(error: RewriteError) -> Self {
+        match error {
+            RewriteError::Read(e) => e.into(),
+            RewriteError::Write(e) => e.into(),
+            e @ (RewriteError::Missing { .. } | RewriteError::Type { .. }) => {
+                CliError::failed(e, "the file is another than the one that was trained: put that back in its place")
+            }
+        }
+    }
+}
+
 impl From<TextError> for CliError {
     fn from(error: TextError) -> Self {
         let help = match &error {
@@ -271,7 +283,15 @@ impl From<StepperError> for CliError {
             StepperError::Sample { .. } | StepperError::Inputs { .. } => {
                 "train a network with one float input, the first axis of it the batch"
             }
-            StepperError::Unsupported { .. } => "leave it out",
+            StepperError::Batch { fixed, .. } => {
+                return CliError::failed(&error, format!("--batch {fixed}; or export the model with a symbolic batch"));
+            }
+            StepperError::LastBatch { .. } => {
+                "leave the last records out of the data, or export the model with a symbolic batch (dynamic axes)"
+            }
+            StepperError::Memory { .. } => {
+                "train on fewer records a step (--batch), on less data, or raise --memory-limit"
+            }
             StepperError::State { .. } => return CliError::internal(error),
         };
         match error {

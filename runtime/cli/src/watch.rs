@@ -6,12 +6,12 @@ use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use frit_runtime::train::{EpochRecord, Observer, Progress, Start};
+use frit_runtime::train::{EpochRecord, MemoryPlan, Observer, Progress, Start, StepRecord};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::console::Console;
 use crate::error::CliError;
-use crate::table::count;
+use crate::table::{bytes, count};
 
 /// Between two looks at the bar's text.
 const BAR_EVERY: Duration = Duration::from_millis(100);
@@ -42,7 +42,8 @@ impl<'a> Watch<'a> {
         Watch { console, stop, bar, epochs: 0, last: Instant::now(), failed: None }
     }
 
-    fn line(&mut self, text: &str) {
+    /// A line; when it can't be written, the run ends.
+    pub(crate) fn line(&mut self, text: &str) {
         let print = || self.console.line(text);
         let printed = match &self.bar {
             Some(bar) => bar.suspend(print),
@@ -82,6 +83,14 @@ impl Observer for Watch<'_> {
         }
     }
 
+    fn memory(&mut self, plan: &MemoryPlan) {
+        self.line(&memory(plan));
+    }
+
+    fn note(&mut self, text: &str) {
+        self.line(text);
+    }
+
     fn step(&mut self, progress: &Progress) {
         let every = match &self.bar {
             Some(bar) => {
@@ -110,6 +119,14 @@ impl Observer for Watch<'_> {
         }
     }
 
+    fn logged(&mut self, record: &StepRecord) {
+        let accuracy = record.accuracy.map(|a| format!("  {}", percent(a))).unwrap_or_default();
+        self.line(&format!(
+            "step {}  loss {:.6}{accuracy}  rate {:.3e}  gradient {:.3e}",
+            record.step, record.loss, record.learning_rate, record.grad_norm
+        ));
+    }
+
     fn epoch(&mut self, record: &EpochRecord) {
         self.last = Instant::now();
         let accuracy = |a: Option<f64>| a.map(|a| format!(" {}", percent(a))).unwrap_or_default();
@@ -128,6 +145,23 @@ impl Observer for Watch<'_> {
         );
         self.line(&text);
     }
+}
+
+/// What a run takes, as people read it.
+pub(crate) fn memory(plan: &MemoryPlan) -> String {
+    let MemoryPlan { step, run, until_now, peak } = plan;
+    let parts = [
+        ("data", run.data),
+        ("state", step.state),
+        ("state kept", step.kept),
+        ("arena", step.arena),
+        ("scratch", step.scratch),
+        ("batches", run.batches),
+        ("until now", *until_now),
+    ];
+    let shown = parts.into_iter().filter(|(_, size)| *size > 0);
+    let shown: Vec<String> = shown.map(|(name, size)| format!("{name} {}", bytes(size))).collect();
+    format!("memory {} planned at the peak ({})", bytes(*peak), shown.join(", "))
 }
 
 /// A share as people read it.

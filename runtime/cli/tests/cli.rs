@@ -709,6 +709,9 @@ fn new_networks_are_models_like_any_other() {
     let mlp = folder.path().join("mlp.frit");
     let made = stdout(&frit(["new", "mlp", "-o", path(&mlp)]));
     assert!(made.contains("52.5 k parameters") && made.contains("infer -> logits: f32[B, 10]"), "{made}");
+    let formula = std::fs::read_to_string(&mlp).unwrap();
+    assert_eq!(frit(["new", "mlp", "--activation-last", "-o", path(&mlp)]).status.code(), Some(0));
+    assert_ne!(std::fs::read_to_string(&mlp).unwrap(), formula);
 }
 
 #[test]

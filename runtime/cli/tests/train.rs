@@ -62,6 +62,9 @@ fn settings_without_meaning_are_refused() {
     assert!(wrong.contains("run.toml: line 2: unknown field `speed`"), "{wrong}");
     assert!(fails(folder, &["train", "absent.onnx", "--data", "t.csv"], 1).contains("absent.onnx"));
     assert!(fails(folder, &["train", "--resume", "nowhere"], 1).contains("nowhere"));
+    let state = ["train", "mlp", "--layers", "1,2", "--data", "t.csv", "--state", "a=b"];
+    assert!(fails(folder, &state, 2).contains("--state a=b"));
+    assert!(fails(folder, &["bench", "mlp", "--train", "--state", "a=b"], 2).contains("--state"));
 }
 
 #[test]
@@ -354,13 +357,139 @@ fn a_trained_network_is_exported_and_run() {
 }
 
 #[test]
-fn settings_that_nothing_heeds_are_refused() {
+fn memory_is_planned_said_and_held_to_its_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let lines: String = points(2500).into_iter().map(|p| format!("{},{},{}\n", p[0], p[1], side(p))).collect();
+    std::fs::write(folder.join("many.csv"), lines).unwrap();
+    // Wide layers and one large batch: what a step keeps for the gradient is most of what it takes.
+    let wide = ["train", "mlp", "--layers", "2,512,512,512,512,512,512,512,512,2", "--data", "many.csv"];
+    let wide = [&wide[..], &["--batch", "2000", "--math", "strict", "--epochs", "2"]].concat();
+    let run = |out: &str, more: &[&str]| {
+        let output = succeeds(folder, &[&wide[..], &["--json=record.json", "--out", out], more].concat());
+        let record = std::fs::read_to_string(folder.join("record.json")).unwrap();
+        let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+        (record, String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (free, said) = run("free", &[]);
+    assert!(said.contains("planned at the peak") && said.contains("arena"), "{said}");
+    let arena = free["memory"]["arena"].as_u64().unwrap();
+    let peak = free["memory"]["peak"].as_u64().unwrap();
+    assert!(arena > 20 << 20, "{free}");
+    let page = std::fs::read_to_string(folder.join("free").join("report.html")).unwrap();
+    assert!(page.contains("memory ") && page.contains(" planned"), "{page}");
+    if !cfg!(target_os = "linux") {
+        return;
+    }
+    let limit = (peak - arena / 3).to_string();
+    let (held, _) = run("held", &["--memory-limit", &limit]);
+    for record in [&free, &held] {
+        let (planned, measured) = (&record["memory"]["peak"], &record["memory_measured"]);
+        let (planned, measured) = (planned.as_f64().unwrap(), measured.as_f64().unwrap());
+        assert!((planned - measured).abs() < 0.1 * measured, "planned {planned}, measured {measured}");
+    }
+    assert!(held["memory_measured"].as_u64().unwrap() < limit.parse().unwrap(), "{held}");
+    assert!(held["memory"]["arena"].as_u64().unwrap() < arena * 2 / 3 + (1 << 20), "{held}");
+    // What is computed again has the same bits.
+    let last = |run: &str| Checkpoint::read_file(&folder.join(run).join("last.safetensors")).unwrap().state;
+    assert!(last("free").iter().eq(last("held").iter()));
+    // What can't be is refused before the run begins, with the least that it takes.
+    let refused = fails(folder, &[&wide[..], &["--out", "none", "--memory-limit", "1M"]].concat(), 1);
+    assert!(refused.contains("at the least; the limit is 1.0 MiB") && refused.contains("--batch"), "{refused}");
+    assert!(!folder.join("none").exists());
+}
+
+#[test]
+fn a_run_that_diverges_names_the_op() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     sides(folder);
-    for (flags, setting) in [(&["--memory-limit", "1M"][..], "memory_limit"), (&["--detect-anomaly"], "detect_anomaly")]
-    {
-        let said = fails(folder, &on_sides("mlp", flags), 1);
-        assert!(said.contains(setting) && said.contains("not supported yet"), "{said}");
+    for flags in [&["--detect-anomaly"][..], &[]] {
+        let out = format!("run{}", flags.len());
+        let steep = ["train", "mlp", "--layers", "2,8,2", "--data", "sides.csv", "--optimizer", "sgd", "--lr", "1e25"];
+        let output = frit(folder, &[&steep[..], &["--out", &out], flags].concat());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("first not finite: `") && said.contains(" of finite operands"), "{said}");
+        assert!(said.contains("` of `layers.") || said.contains("` of `loss"), "{said}");
+        let last = Checkpoint::read_file(&folder.join(&out).join("last.safetensors")).unwrap();
+        assert!(last.state.values().all(|t| t.to_vec::<f32>().iter().all(|x| x.is_finite())));
     }
+}
+
+/// A model that PyTorch exported, and data for it.
+fn exported(name: &str) -> [String; 2] {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/training/reference").join(name);
+    ["model.onnx", "data.npz"].map(|file| folder.join(file).to_str().unwrap().to_owned())
+}
+
+#[test]
+fn an_onnx_model_trains_and_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let [model, data] = exported("resnet");
+    let run =
+        ["train", &model, "--data", &data, "--label", "y", "--batch", "16", "--shuffle", "--out", "run", "--json"];
+    let output = succeeds(folder, &[&run[..], &["--epochs", "3", "--log-every", "2"]].concat());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    for part in ["in 20 tensors: conv1.weight", "renews 12 running statistics", "step 2  loss "] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let record: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let counts = ["trained", "renewed", "frozen", "constant"].map(|key| record[key].as_array().unwrap().len());
+    assert_eq!(counts, [20, 12, 0, 0]);
+    let steps = |run: &str| {
+        let text = std::fs::read_to_string(folder.join(run).join("steps.jsonl")).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        lines.map(|line| line["step"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    // 63 of 79 records: four steps an epoch, the last on 15.
+    assert_eq!(steps("run"), [2, 4, 6, 8, 10, 12]);
+    // Steps that are done again are told once.
+    let log = folder.join("run/steps.jsonl");
+    let extra = std::fs::read_to_string(&log).unwrap().replace("\"step\":12", "\"step\":14");
+    std::fs::write(&log, extra + "{\"step\":").unwrap();
+    succeeds(folder, &["train", "--resume", "run", "--epochs", "4"]);
+    assert_eq!(steps("run"), [2, 4, 6, 8, 10, 14, 16]);
+    // The file comes back with what was trained and nothing else changed.
+    succeeds(folder, &["export", "run", "-o", "back.onnx"]);
+    let best = Checkpoint::read_file(&folder.join("run/best.safetensors")).unwrap();
+    let load = |path: &Path| frit_ir::onnx::load(path).unwrap();
+    let (before, after) = (load(Path::new(&model)), load(&folder.join("back.onnx")));
+    for name in ["conv1.weight", "layer2.conv2.weight", "fc.weight"] {
+        assert_eq!(after.params[name].value, best.state[name], "{name}");
+        assert_ne!(after.params[name].value, before.params[name].value, "{name}");
+    }
+    let ports = |module: &frit_ir::Module| module.entry().unwrap().signature();
+    assert_eq!(ports(&before), ports(&after));
+    succeeds(folder, &["train", "back.onnx", "--data", &data, "--label", "y", "--epochs", "1", "--out", "again"]);
+}
+
+#[test]
+fn models_that_cannot_be_trained_are_refused_before_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let [model, data] = exported("transformer");
+    let refused = |model: &str, more: &[&str]| {
+        let all = [&["train", model, "--data", &data, "--label", "y"][..], more].concat();
+        let said = fails(folder, &all, 1);
+        assert!(said.contains("model") && !folder.join("runs").exists(), "{said}");
+        said
+    };
+    assert!(refused(&model, &["--target", "scores"]).contains("no output `scores`; it has `logits`"));
+    assert!(refused(&model, &["--freeze", "encoder.*"]).contains("no parameter is called `encoder.*`"));
+    assert!(refused(&model, &["--freeze", "*"]).contains("all are frozen"));
+    // A fixed batch: 79 records are 63 and 16.
+    let fixed = ["--dim", "batch=16"];
+    let batch = refused(&model, &fixed);
+    assert!(batch.contains("16 records at a time, a batch has 64") && batch.contains("--batch 16"), "{batch}");
+    let last = refused(&model, &[&fixed[..], &["--batch", "16"]].concat());
+    assert!(last.contains("of 63 training records the last batch would have 15"), "{last}");
+    let [resnet, _] = exported("resnet");
+    let sample = refused(&resnet, &[]);
+    assert!(sample.contains("input `x`") && sample.contains("[48]"), "{sample}");
+    let text =
+        "frit 1\nfunc @infer(%x \"x\": f32[B, 3], %m \"m\": f32[B, 3]) {\n  %y = mul(%x, %m)\n  return \"y\" = %y\n}\n";
+    std::fs::write(folder.join("model.frit"), text).unwrap();
+    assert!(refused("model.frit", &[]).contains("the inputs `x`, `m`"));
 }

@@ -123,20 +123,24 @@ impl Array {
 /// # Errors
 /// [`DataError::Damaged`], or [`DataError::Unsupported`] for strings, objects and records.
 pub fn read(bytes: &[u8]) -> Result<Array, DataError> {
-    let header = Header::parse(bytes)?;
-    let data = bytes.get(header.len..).unwrap_or_default();
+    read_owned(bytes.to_vec())
+}
+
+/// The same; the array keeps the memory.
+pub(super) fn read_owned(mut data: Vec<u8>) -> Result<Array, DataError> {
+    let header = Header::parse(&data)?;
+    let found = data.len().saturating_sub(header.len);
     let wanted = byte_len(header.dtype, &header.shape);
-    if wanted != Some(data.len()) {
+    if wanted != Some(found) {
         let wanted = wanted.map_or("more than memory can hold".to_owned(), |wanted| wanted.to_string());
-        let reason = format!(
-            "{} bytes of data, but shape {:?} of {} takes {wanted}",
-            data.len(),
-            header.shape,
-            header.dtype.code()
-        );
+        let reason =
+            format!("{found} bytes of data, but shape {:?} of {} takes {wanted}", header.shape, header.dtype.code());
         return Err(DataError::damaged(header.len, reason));
     }
-    let mut data = if header.fortran { to_c_order(data, &header.shape, header.dtype.size()) } else { data.to_vec() };
+    data.drain(..header.len.min(data.len()));
+    if header.fortran {
+        data = to_c_order(&data, &header.shape, header.dtype.size());
+    }
     if header.big_endian && header.dtype.part() > 1 {
         data.chunks_exact_mut(header.dtype.part()).for_each(<[u8]>::reverse);
     }
@@ -153,7 +157,7 @@ pub fn read(bytes: &[u8]) -> Result<Array, DataError> {
 /// As [`read`], and what the system says.
 pub fn read_file(path: &Path) -> Result<Array, DataError> {
     let bytes = std::fs::read(path).map_err(|error| DataError::io(path, error))?;
-    read(&bytes).map_err(|error| error.in_file(path))
+    read_owned(bytes).map_err(|error| error.in_file(path))
 }
 
 /// Writes an array as .npy.

@@ -42,7 +42,7 @@ pub fn read(bytes: &[u8]) -> Result<Vec<(String, Array)>, DataError> {
             return Err(DataError::damaged(entry.offset, "a name that occurs twice").in_member(name));
         }
         let content = entry.content(bytes).map_err(|error| error.in_member(name))?;
-        let array = npy::read(&content).map_err(|error| error.in_member(name))?;
+        let array = npy::read_owned(content).map_err(|error| error.in_member(name))?;
         arrays.push((name.to_owned(), array));
     }
     Ok(arrays)

@@ -93,6 +93,8 @@ pub(crate) struct Frame {
     lives: Vec<Life>,
     packing: Packing,
     arena: Buffer,
+    /// Bytes of the arena that the extents at hand need.
+    needed: usize,
     late: Vec<Buffer>,
     ready: Vec<bool>,
     /// Whether extents and places are those of `symbols`.
@@ -151,6 +153,9 @@ impl Frame {
         if changed {
             self.place(program, facts, limit)?;
             self.settled = true;
+        } else {
+            // Another frame may have taken it.
+            reserve(&mut self.arena, self.needed, limit, || arena_of(program))?;
         }
         self.place_states(program, limit)?;
         for (i, slot) in program.slots.iter().enumerate() {
@@ -287,6 +292,17 @@ impl Frame {
 
     /// Gives arena slots their places.
     fn place(&mut self, program: &Program, facts: &Facts, limit: usize) -> Result<(), RunError> {
+        let mut total = self.pack(program, facts, limit)?;
+        // With kept states, extents grow from run to run: a little more each time would be a copy each time.
+        if total > self.arena.len() && self.kept.iter().any(Option::is_some) {
+            total = total.max(self.arena.len() / 2 * 3).min(limit.max(total));
+        }
+        self.needed = total;
+        reserve(&mut self.arena, total, limit, || arena_of(program))
+    }
+
+    /// Packs arena slots; gives the arena's size.
+    fn pack(&mut self, program: &Program, facts: &Facts, limit: usize) -> Result<usize, RunError> {
         self.lives.clear();
         for slot in &facts.arena {
             let Slot { place, .. } = &program.slots[slot.index()];
@@ -295,13 +311,34 @@ impl Frame {
             let bytes = if first <= last { self.size(program, *slot, limit)? } else { 0 };
             self.lives.push(Life { bytes, first, last });
         }
-        let what = || format!("the arena of `{}`", program.name);
-        let mut total = self.packing.pack(&self.lives).unwrap_or(usize::MAX);
-        // With kept states, extents grow from run to run: a little more each time would be a copy each time.
-        if total > self.arena.len() && self.kept.iter().any(Option::is_some) {
-            total = total.max(self.arena.len() / 2 * 3).min(limit.max(total));
+        Ok(self.packing.pack(&self.lives).unwrap_or(usize::MAX))
+    }
+
+    /// The arena's size for inputs of these shapes; extents are evaluated, nothing is allocated for the arena.
+    pub(crate) fn arena_for(
+        &mut self,
+        program: &Program,
+        facts: &Facts,
+        shapes: &[Vec<i64>],
+        limit: usize,
+    ) -> Result<usize, RunError> {
+        self.fit(program);
+        self.shapes.clear();
+        self.shapes.extend_from_slice(shapes);
+        self.shapes.resize_with(program.inputs.len(), Vec::new);
+        self.settled = false;
+        self.bind_inputs(program);
+        self.bind_capacities(program)?;
+        program.evaluate(&self.symbols, &mut self.dims);
+        self.pack(program, facts, limit)
+    }
+
+    /// Takes the arena of a frame that is not running, where it has one: two that never run at once need one.
+    pub(crate) fn take_arena(&mut self, other: &mut Frame) {
+        let theirs = std::mem::take(&mut other.arena);
+        if theirs.len() > self.arena.len() {
+            self.arena = theirs;
         }
-        reserve(&mut self.arena, total, limit, what)
     }
 
     /// Bytes of a slot.
@@ -509,6 +546,10 @@ fn whose(program: &Program, dims: &[&Dim]) -> String {
         }
     }
     if named.is_empty() { String::new() } else { format!("; {}", named.join(", ")) }
+}
+
+fn arena_of(program: &Program) -> String {
+    format!("the arena of `{}`", program.name)
 }
 
 /// Makes room, within the limit.

@@ -256,7 +256,7 @@ impl SortShape {
 }
 
 /// The convolution that a call means for the operands' extents.
-fn convolution(
+pub(super) fn convolution(
     at: &At<'_>,
     call: &LibraryCall,
     operands: &[SlotId],

@@ -8,9 +8,10 @@
 //!
 //! In: a model, frames whose inputs are bound. Out: frames whose outputs are written. Each program of the plan has one
 //! frame in a context; programs call earlier ones only, so a frame is in use at most once at a time, and is taken out of
-//! the list while it is. Nothing here allocates when a run has the extents of the one before, host values excepted.
+//! the list while it is. `footprint` says what a run will take before it does. Nothing here allocates when a run has the extents of the one before, host values excepted.
 
 mod control;
+mod footprint;
 mod frame;
 mod library;
 pub(crate) mod memory;
@@ -22,6 +23,8 @@ use std::time::Instant;
 use frit_compiler::cpu::functions;
 use frit_compiler::plan::{KernelId, Plan, Program, ProgramId, SlotId, Step};
 
+pub use footprint::Footprint;
+pub(crate) use footprint::footprint;
 pub(crate) use frame::{Facts, Frame, Kept, reserve};
 pub(crate) use packed::PackedOperands;
 

@@ -93,6 +93,20 @@ impl Context {
         self.scratch.len() + self.frames.iter().map(Frame::memory).sum::<usize>()
     }
 
+    /// Takes the memory of another context, as far as it has more: two that never run at once need it once. What the
+    /// other has given can't be read any more.
+    pub fn take_over(&mut self, other: &mut Context) {
+        other.ran = false;
+        let (own, theirs) = (self.model.entry().index(), other.model.entry().index());
+        if let (Some(own), Some(theirs)) = (self.frames.get_mut(own), other.frames.get_mut(theirs)) {
+            own.take_arena(theirs);
+        }
+        if other.scratch.len() > self.scratch.len() {
+            std::mem::swap(&mut self.scratch, &mut other.scratch);
+        }
+        other.scratch = Buffer::default();
+    }
+
     /// Runs with an input for each of [`Model::inputs`], in that order.
     ///
     /// # Errors

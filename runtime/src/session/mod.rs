@@ -33,7 +33,8 @@ pub(crate) use error::uncopied;
 pub use profile::{Profile, StepTime};
 pub use state::StateBuffer;
 
-use crate::executor::{Facts, PackedOperands};
+pub use crate::executor::Footprint;
+use crate::executor::{Facts, PackedOperands, footprint};
 use crate::pool::Pool;
 
 /// Most bytes that one buffer of a run may take where the system does not tell how much memory it has.
@@ -261,6 +262,14 @@ impl Model {
         self.data.packed.bytes()
     }
 
+    /// Memory that a run with inputs of these shapes takes, said before it does.
+    ///
+    /// # Errors
+    /// Shapes from which extents can't be computed.
+    pub fn footprint(&self, shapes: &[Vec<usize>]) -> Result<Footprint, RunError> {
+        footprint_of(self.plan(), self.entry, shapes, self.pool().threads())
+    }
+
     /// What a thread needs to run it.
     pub fn context(&self) -> Context {
         Context::new(self)
@@ -313,6 +322,18 @@ impl Model {
     pub(crate) fn pool(&self) -> &Pool {
         self.pool.as_deref().unwrap_or_else(|| Pool::global())
     }
+}
+
+/// [`Model::footprint`] of a plan's program.
+pub(crate) fn footprint_of(
+    plan: &Plan,
+    entry: ProgramId,
+    shapes: &[Vec<usize>],
+    threads: usize,
+) -> Result<Footprint, RunError> {
+    let extent = |extent: &usize| i64::try_from(*extent).unwrap_or(i64::MAX);
+    let shapes: Vec<Vec<i64>> = shapes.iter().map(|shape| shape.iter().map(extent).collect()).collect();
+    footprint(plan, entry, &shapes, threads)
 }
 
 impl std::fmt::Debug for Model {

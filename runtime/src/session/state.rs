@@ -96,6 +96,25 @@ impl StateBuffer {
         StateBuffer::with_capacity(model, index, value, 0)
     }
 
+    /// State `index` of [`Model::states`] of zeros, whose extents are all known: no value is made to copy them from.
+    ///
+    /// # Errors
+    /// As [`StateBuffer::with_capacity`]; extents that are not known.
+    pub fn zeros(model: &Model, index: usize) -> Result<StateBuffer, RunError> {
+        let port = model.states().get(index).and_then(|state| model.inputs().get(state.input as usize));
+        let ty = port.and_then(|port| port.ty.tensor());
+        let known = ty.and_then(|ty| Some((ty.dtype, ty.known_dims()?)));
+        let (Some(port), Some((dtype, shape))) = (port, known) else {
+            return Err(RunError::ExtraInput(format!("state {index} has no known extents")));
+        };
+        let axis = axis_of(&model.states()[index]);
+        let rows = axis.map_or(1, |a| shape[a]);
+        let (buffer, port) = (Buffer::default(), port.clone());
+        let mut made = StateBuffer { port, dtype, shape, axis, capacity: 0, buffer, spoiled: false };
+        made.resize(rows, default_memory_limit())?;
+        Ok(made)
+    }
+
     /// The donated input that it is for.
     pub fn name(&self) -> &str {
         &self.port.name
@@ -139,6 +158,9 @@ impl StateBuffer {
     /// # Errors
     /// None but internal ones.
     pub fn to_tensor(&self) -> Result<Tensor, RunError> {
+        if let Some(view) = self.view() {
+            return view.to_tensor().map_err(|e| RunError::Internal(e.to_string()));
+        }
         let Layout { outer, len, inner } = self.layout();
         let mut bytes = Vec::new();
         for part in 0..outer {

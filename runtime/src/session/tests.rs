@@ -438,3 +438,39 @@ fn memory_that_the_system_does_not_give_is_an_error_that_says_so() {
     assert!(matches!(refused, RunError::Memory { .. }), "{refused}");
     assert!(refused.to_string().contains("which the system does not give"), "{refused}");
 }
+
+#[test]
+fn memory_of_a_run_is_foreseen() {
+    let model = model(&affine());
+    for batch in [1, 1000, 70_000] {
+        let foreseen = model.footprint(&[vec![batch, 3], vec![3, 2], vec![2]]).unwrap();
+        let inputs = affine_inputs(batch);
+        let mut context = model.context();
+        context.run(&inputs.each_ref().map(InputRef::from)).unwrap();
+        let held = context.memory();
+        assert!(foreseen.arena >= batch * 2 * 4 && foreseen.arena <= held, "{foreseen:?}, {held} held");
+        assert!(held <= foreseen.total() + 64, "{foreseen:?}, {held} held");
+    }
+    // Extents that don't follow from shapes are no number.
+    assert!(model.footprint(&[]).is_err());
+}
+
+#[test]
+fn contexts_that_take_turns_hold_their_memory_once() {
+    let model = model(&affine());
+    let (mut first, mut second) = (model.context(), model.context());
+    let (large, small) = (affine_inputs(500), affine_inputs(60));
+    first.run(&large.each_ref().map(InputRef::from)).unwrap();
+    let alone = first.memory();
+    for _ in 0..3 {
+        second.take_over(&mut first);
+        assert!(first.output(0).is_err(), "its memory is the other's");
+        second.run(&small.each_ref().map(InputRef::from)).unwrap();
+        assert_eq!(second.output_tensor("y").unwrap().to_vec::<f32>(), affine_result(&small[0]));
+        assert_eq!(first.memory() + second.memory(), alone);
+        first.take_over(&mut second);
+        first.run(&large.each_ref().map(InputRef::from)).unwrap();
+        assert_eq!(first.output_tensor("y").unwrap().to_vec::<f32>(), affine_result(&large[0]));
+        assert_eq!(first.memory() + second.memory(), alone);
+    }
+}

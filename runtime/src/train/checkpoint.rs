@@ -4,18 +4,19 @@
 //! `frit` of the file's metadata, so that other programs read the parameters and frit reads the rest. A file is nothing
 //! that anybody vouches for: what is missing, damaged, of another version, or of another run is an error that says so.
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use frit_ir::{DType, Module, Tensor};
-use safetensors::tensor::{Dtype, TensorView};
-use safetensors::{SafeTensors, serialize};
+use safetensors::SafeTensors;
+use safetensors::tensor::Dtype;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::metrics::{EpochRecord, Sums};
 use super::stepper::OPTIMIZER_PREFIX;
 use super::{Rates, State};
 use crate::data::dataset::batches::SHUFFLE_STREAM;
+use crate::session::TensorView;
 
 /// Version of what the metadata holds.
 pub const FORMAT: u32 = 1;
@@ -197,11 +198,12 @@ const TYPES: &[(DType, Dtype)] = &[
 const GENERATOR: &str = "philox4x32-10";
 
 impl Checkpoint {
-    /// The file's bytes.
+    /// The file with `state` in place of its own: the header, and the bytes of tensors, which follow it. Nothing is
+    /// copied.
     ///
     /// # Errors
     /// An element type that the format does not have.
-    pub fn to_bytes(&self) -> Result<Vec<u8>, CheckpointError> {
+    pub fn parts<'s>(&self, state: &[(&str, TensorView<'s>)]) -> Result<(Vec<u8>, Vec<&'s [u8]>), CheckpointError> {
         let internal = |error: &dyn std::fmt::Display| CheckpointError::Internal(error.to_string());
         let random = Random {
             generator: GENERATOR.to_owned(),
@@ -219,14 +221,35 @@ impl Checkpoint {
             position: self.position.clone(),
         };
         let text = serde_json::to_string(&header).map_err(|error| internal(&error))?;
-        let mut views = Vec::with_capacity(self.state.len());
-        for (name, tensor) in &self.state {
-            let dtype = TYPES.iter().find(|(ours, _)| *ours == tensor.dtype()).map(|(_, theirs)| *theirs);
-            let unstorable = || CheckpointError::Unstorable { name: name.clone(), dtype: tensor.dtype() };
-            let view = TensorView::new(dtype.ok_or_else(unstorable)?, tensor.shape().to_vec(), tensor.bytes());
-            views.push((name.as_str(), view.map_err(|error| internal(&error))?));
+        // As the format's own writer orders them: large elements first, so that all are aligned.
+        let mut tensors = state.to_vec();
+        tensors.sort_by(|(a, x), (b, y)| y.dtype.size().cmp(&x.dtype.size()).then_with(|| a.cmp(b)));
+        let mut entries = serde_json::Map::from_iter([("__metadata__".to_owned(), json!({ KEY: text }))]);
+        let mut at = 0;
+        for (name, tensor) in &tensors {
+            let dtype = TYPES.iter().find(|(ours, _)| *ours == tensor.dtype).map(|(_, theirs)| *theirs);
+            let unstorable = || CheckpointError::Unstorable { name: (*name).to_owned(), dtype: tensor.dtype };
+            let (dtype, begin) = (dtype.ok_or_else(unstorable)?, at);
+            at += tensor.data.len();
+            let entry = json!({ "dtype": dtype, "shape": tensor.shape, "data_offsets": [begin, at] });
+            entries.insert((*name).to_owned(), entry);
         }
-        serialize(views, Some(HashMap::from([(KEY.to_owned(), text)]))).map_err(|error| internal(&error))
+        let mut head = vec![0; 8];
+        serde_json::to_writer(&mut head, &entries).map_err(|error| internal(&error))?;
+        head.resize(head.len().next_multiple_of(8), b' ');
+        let size = head.len() as u64 - 8;
+        head[..8].copy_from_slice(&size.to_le_bytes());
+        Ok((head, tensors.into_iter().map(|(_, tensor)| tensor.data).collect()))
+    }
+
+    /// The file's bytes.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::parts`].
+    pub fn to_bytes(&self) -> Result<Vec<u8>, CheckpointError> {
+        let own: Vec<_> = self.state.iter().map(|(name, tensor)| (name.as_str(), tensor.into())).collect();
+        let (head, tensors) = self.parts(&own)?;
+        Ok([&[&head[..]], &tensors[..]].concat().concat())
     }
 
     /// A checkpoint of bytes; `path` is for messages.

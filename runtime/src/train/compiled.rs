@@ -2,20 +2,29 @@
 //!
 //! In: a module of a network and a [`Config`]. Out: a [`Stepper`] that runs the functions `train_step` and `evaluate` of
 //! [`frit_ir::model::train`]. Parameters, moments and buffers live in [`StateBuffer`]s, which a step updates where they
-//! lie; an evaluation reads them there.
+//! lie; an evaluation reads them there. `prepare` makes imported networks ready.
+
+mod prepare;
+
+use std::collections::HashSet;
 
 use frit_compiler::driver::{pipeline, run_passes};
-use frit_ir::model::train::{self as graph, OPTIMIZER_PREFIX, Recipe, SCALARS, train_module};
-use frit_ir::{DType, Module, Tensor, ValueType};
+use frit_ir::model::train::{self as graph, Recipe, SCALARS, train_module};
+use frit_ir::{DType, Function, Module, Op, Param};
 use frit_passes::manager::{Level, Math};
 use indexmap::IndexMap;
 
+use super::anomaly::Search;
 use super::config::{LossKind, MathKind};
-use super::{Config, ConfigError, EvalResult, Hyper, State, StepError, StepResult, Stepper};
+use super::fit::{Fit, step_memory};
+use super::memory::{MemoryPlan, Room, Size, StepMemory};
+use super::stepper::Take;
+use super::{Config, ConfigError, EvalResult, Hyper, State, StepError, StepResult, Stepper, TrainError};
 use crate::compile::CompileOptions;
 use crate::data::dataset::{Batch, TargetSlice};
 use crate::load::LoadError;
 use crate::session::{Context, InputRef, Model, RunError, StateBuffer, TensorView};
+pub use prepare::Parameters;
 
 /// Why a network can't be trained.
 #[derive(Debug, thiserror::Error)]
@@ -48,11 +57,43 @@ pub enum StepperError {
         /// All of them.
         names: String,
     },
-    /// A setting that nothing heeds yet.
-    #[error("setting `{setting}` is not supported yet")]
-    Unsupported {
-        /// Its name.
-        setting: &'static str,
+    /// A batch of another size than the network's.
+    #[error("the network takes {fixed} records at a time, a batch has {found}")]
+    Batch {
+        /// What it takes.
+        fixed: usize,
+        /// What it would get.
+        found: usize,
+    },
+    /// Records are left for a smaller batch, which the network does not take.
+    #[error(
+        "the network takes {fixed} records at a time; of {records} {what} records the last batch would have {last}"
+    )]
+    LastBatch {
+        /// Which set.
+        what: &'static str,
+        /// How many it has.
+        records: usize,
+        /// What the network takes.
+        fixed: usize,
+        /// What is left.
+        last: usize,
+    },
+    /// More memory than a run may take, however much is computed again.
+    #[error(
+        "the run takes {} of memory, {} at the least; the limit is {} (data {}, state {}, step {}; {} until now)",
+        Size(*.planned), Size(*.least), Size(*.limit), Size(.plan.run.data), Size(.plan.step.state),
+        Size(.plan.step.arena.saturating_add(.plan.step.scratch)), Size(.plan.until_now)
+    )]
+    Memory {
+        /// What it takes when nothing is computed again for the sake of memory.
+        planned: u64,
+        /// What it takes at the least.
+        least: u64,
+        /// What it may take.
+        limit: u64,
+        /// The thriftiest plan.
+        plan: Box<MemoryPlan>,
     },
     /// State of another network.
     #[error("state `{name}` is missing")]
@@ -77,10 +118,17 @@ pub struct CompiledStepper {
     /// Extents of a batch's inputs but the first, as the network has them.
     sample: Vec<usize>,
     classes: Option<usize>,
+    /// Records a step, where the network fixes them.
+    fixed_batch: Option<usize>,
+    parameters: Parameters,
     /// Where a step's results are among the outputs.
     outputs: Outputs,
     /// The states that an evaluation reads, in the order of its inputs.
     judged: Vec<usize>,
+    /// Looks for the op that made a value which is not finite.
+    search: Search,
+    /// States from before the last step, where they are kept.
+    before: Option<Vec<Vec<u8>>>,
 }
 
 /// Places of outputs.
@@ -125,17 +173,29 @@ impl CompiledStepper {
     /// Settings that don't fit the network, a network that has no gradient or does not take the samples, what the
     /// compiler refuses, no memory.
     pub fn new(
-        mut module: Module,
+        module: Module,
         config: &Config,
         sample: &[usize],
         compile: &CompileOptions,
     ) -> Result<CompiledStepper, StepperError> {
-        let unheeded = [("memory_limit", config.memory_limit.is_some()), ("detect_anomaly", config.detect_anomaly)];
-        if let Some((setting, _)) = unheeded.into_iter().find(|(_, set)| *set) {
-            return Err(StepperError::Unsupported { setting });
-        }
+        CompiledStepper::within(module, config, sample, compile, &Room::default())
+    }
+
+    /// The same for a run that may take only so much memory: more of the forward is computed again until it fits.
+    ///
+    /// # Errors
+    /// As [`CompiledStepper::new`]; a run that can't be made to fit.
+    pub fn within(
+        mut module: Module,
+        config: &Config,
+        sample: &[usize],
+        compile: &CompileOptions,
+        room: &Room,
+    ) -> Result<CompiledStepper, StepperError> {
         let names: Vec<&str> = module.params.keys().map(String::as_str).collect();
         config.check_patterns(&names)?;
+        prepare::prepare(&mut module, config)?;
+        let parameters = prepare::parameters(&module, config);
         let mut options = CompileOptions { state: Vec::new(), ..options(config, compile) };
         // Losses and updates join core ops. Extents are given here, once; counts and dumps are of the step.
         let early = CompileOptions {
@@ -147,22 +207,38 @@ impl CompiledStepper {
         };
         let pipeline = pipeline(&early).map_err(LoadError::Compile)?;
         run_passes(&mut module, &pipeline, &early).map_err(LoadError::Compile)?;
-        let made = train_module(&module, &recipe(config, &module))?;
+        prepare::take_floats(&mut module)?;
+        let mut made = train_module(&module, &recipe(config, &module))?;
+        drop(module);
         options.verify_each |= cfg!(debug_assertions);
-        let values = made.params.clone();
-        let model = Model::compile(made, &options)?.model;
+        // What steps change lies in states: the functions need only the others.
+        let inputs: HashSet<String> = made.functions.values().flat_map(input_names).collect();
+        let (values, params) =
+            std::mem::take(&mut made.params).into_iter().partition(|(name, _)| inputs.contains(name));
+        made.params = params;
+        let mut values: IndexMap<String, Param> = values;
+        let search = Search::new(made.clone(), options.clone());
+        let spare = room.limit.map(|_| made.clone());
+        let mut model = Model::compile(made, &options)?.model;
+        let (fixed_batch, sample) = sample_of(&model.function("train_step").map_err(LoadError::Model)?, sample)?;
+        if let (Some(limit), Some(made)) = (room.limit, spare) {
+            let held = values.values().map(|param| param.value.bytes().len() as u64).sum();
+            let fit = Fit { options: &options, sample: &sample, room, limit, kept: config.detect_anomaly, held };
+            if let Some(thrifty) = fit.thrifty(&made, &model)? {
+                drop(model);
+                model = Model::compile(made, &thrifty)?.model;
+            }
+        }
         let (step, evaluate) = (model.function("train_step"), model.function("evaluate"));
         let step = step.map_err(LoadError::Model)?;
         let evaluate = evaluate.map_err(LoadError::Model)?;
-        let sample = sample_of(&step, sample)?;
         let mut states = Vec::with_capacity(step.states().len());
         for (index, state) in step.states().iter().enumerate() {
             let port = &step.inputs()[state.input as usize];
-            let value = match values.get(&port.name) {
-                Some(param) => param.value.clone(),
-                None => zeros(&port.ty).ok_or_else(|| StepperError::State { name: port.name.clone() })?,
-            };
-            states.push(StateBuffer::new(&step, index, TensorView::from(&value))?);
+            states.push(match values.swap_remove(&port.name) {
+                Some(param) => StateBuffer::new(&step, index, TensorView::from(&param.value))?,
+                None => StateBuffer::zeros(&step, index)?,
+            });
         }
         // After the data and the target.
         let judged = evaluate.inputs().iter().skip(2).map(|port| {
@@ -185,15 +261,24 @@ impl CompiledStepper {
             config: config.clone(),
             sample,
             classes,
+            fixed_batch,
+            parameters,
             outputs,
             judged,
+            search,
+            before: config.detect_anomaly.then(Vec::new),
         })
     }
 
-    /// Bytes of memory that steps and evaluations take, state included.
-    pub fn memory(&self) -> usize {
-        let states: usize = self.states.iter().map(|state| state.bytes().len()).sum();
-        self.step.memory() + self.evaluate.memory() + states
+    /// What changes from step to step, in the order of [`SCALARS`].
+    fn numbers(&self, hyper: &Hyper) -> [f32; 4] {
+        let numbers = self.config.optimizer.scalars(hyper);
+        [
+            numbers.learning_rate as f32,
+            numbers.momentum as f32,
+            numbers.first_correction as f32,
+            numbers.second_correction as f32,
+        ]
     }
 
     /// Extents of a batch of inputs.
@@ -202,16 +287,18 @@ impl CompiledStepper {
     }
 }
 
-/// Zeros of a type whose extents are known.
-fn zeros(ty: &ValueType) -> Option<Tensor> {
-    let ty = ty.tensor()?;
-    let (shape, dtype) = (ty.known_dims()?, ty.dtype);
-    let count: usize = shape.iter().product();
-    Tensor::from_bytes(dtype, &shape, &vec![0; count.checked_mul(dtype.size())?]).ok()
+/// Names of a function's inputs.
+fn input_names(f: &Function) -> Vec<String> {
+    let name = |v| match f.op(v) {
+        Op::Input { name, .. } => name.clone(),
+        _ => String::new(),
+    };
+    f.input_values().map(name).collect()
 }
 
-/// Extents of the network's input but the first, which must hold as many elements as a sample.
-fn sample_of(step: &Model, found: &[usize]) -> Result<Vec<usize>, StepperError> {
+/// Extents of the network's input: the first where it is fixed, and the rest, which must hold as many elements as a
+/// sample.
+fn sample_of(step: &Model, found: &[usize]) -> Result<(Option<usize>, Vec<usize>), StepperError> {
     let donated: Vec<usize> = step.states().iter().map(|state| state.input as usize).collect();
     let data =
         step.inputs().iter().enumerate().filter(|(i, port)| {
@@ -227,9 +314,10 @@ fn sample_of(step: &Model, found: &[usize]) -> Result<Vec<usize>, StepperError> 
     let ty = port.ty.tensor().filter(|ty| ty.dtype == DType::F32 && ty.rank() > 0).ok_or_else(wrong)?;
     // Extents that the network leaves open are those of the sample.
     let own: Option<Vec<usize>> = ty.dims[1..].iter().map(|d| usize::try_from(d.known()?).ok()).collect();
+    let batch = ty.dims[0].known().and_then(|n| usize::try_from(n).ok());
     match own {
-        Some(own) if own.iter().product::<usize>() == found.iter().product::<usize>() => Ok(own),
-        None if ty.rank() == found.len() + 1 => Ok(found.to_vec()),
+        Some(own) if own.iter().product::<usize>() == found.iter().product::<usize>() => Ok((batch, own)),
+        None if ty.rank() == found.len() + 1 => Ok((batch, found.to_vec())),
         _ => Err(wrong()),
     }
 }
@@ -263,17 +351,19 @@ fn count(context: &Context, index: Option<usize>) -> Result<Option<u64>, RunErro
 
 impl Stepper for CompiledStepper {
     fn step(&mut self, batch: &Batch<'_>, hyper: &Hyper) -> Result<StepResult, StepError> {
-        let numbers = self.config.optimizer.scalars(hyper);
-        let numbers = [
-            numbers.learning_rate as f32,
-            numbers.momentum as f32,
-            numbers.first_correction as f32,
-            numbers.second_correction as f32,
-        ];
+        if let Some(before) = &mut self.before {
+            before.resize_with(self.states.len(), Vec::new);
+            for (kept, state) in before.iter_mut().zip(&self.states) {
+                kept.clear();
+                kept.extend_from_slice(state.bytes());
+            }
+        }
+        let numbers = self.numbers(hyper);
         let (extents, mut target) = (self.extents(batch.len), Vec::new());
         let mut inputs: Vec<InputRef<'_>> =
             vec![view(DType::F32, &extents, batch.inputs).into(), targets(batch, &mut target).into()];
         inputs.extend(numbers.chunks(1).map(|n| InputRef::from(view(DType::F32, &[], n))));
+        self.step.take_over(&mut self.evaluate);
         self.step.step(&inputs, &mut self.states)?;
         Ok(StepResult {
             loss: scalar(&self.step, 0)?,
@@ -290,6 +380,7 @@ impl Stepper for CompiledStepper {
             let view = self.states.get(at).and_then(StateBuffer::view);
             inputs.push(view.ok_or_else(|| RunError::Internal("state that grows".to_owned()))?.into());
         }
+        self.evaluate.take_over(&mut self.step);
         self.evaluate.run(&inputs)?;
         // After the loss, where there is one.
         let correct = self.outputs.correct.map(|_| 1);
@@ -299,6 +390,15 @@ impl Stepper for CompiledStepper {
     fn state(&self) -> Result<State, StepError> {
         let named = self.states.iter().map(|state| Ok((state.name().to_owned(), state.to_tensor()?)));
         Ok(named.collect::<Result<IndexMap<_, _>, RunError>>()?)
+    }
+
+    fn lend(&self, take: &mut Take<'_>) -> Result<Result<(), TrainError>, StepError> {
+        let mut views = Vec::with_capacity(self.states.len());
+        for state in &self.states {
+            let view = state.view().ok_or_else(|| RunError::Internal("state that grows".to_owned()))?;
+            views.push((state.name(), view));
+        }
+        Ok(take(&views))
     }
 
     fn set_state(&mut self, state: &State) -> Result<(), StepError> {
@@ -314,12 +414,47 @@ impl Stepper for CompiledStepper {
         self.classes
     }
 
-    fn anomaly(&self) -> Option<String> {
-        let bad = |state: &&StateBuffer| {
-            let values = bytemuck::try_cast_slice::<u8, f32>(state.bytes());
-            state.dtype() == DType::F32 && values.is_ok_and(|values| values.iter().any(|v| !v.is_finite()))
+    fn parameters(&self) -> Parameters {
+        self.parameters.clone()
+    }
+
+    fn memory(&self, batch: usize) -> Result<StepMemory, StepError> {
+        let plan = self.step.model().plan();
+        Ok(step_memory(plan, &self.sample, batch, self.before.is_some())?)
+    }
+
+    fn rewind(&mut self) -> Result<bool, StepError> {
+        let Some(before) = &self.before else { return Ok(false) };
+        for (kept, state) in before.iter().zip(&mut self.states) {
+            let (dtype, shape) = (state.dtype(), state.shape().to_vec());
+            state.set(TensorView { dtype, shape: &shape, data: kept })?;
+        }
+        Ok(!before.is_empty())
+    }
+
+    fn anomaly(&mut self, batch: &Batch<'_>, hyper: Option<&Hyper>) -> Result<Option<String>, StepError> {
+        let numbers = hyper.map(|hyper| self.numbers(hyper));
+        let (extents, mut target) = (self.extents(batch.len), Vec::new());
+        let target = targets(batch, &mut target);
+        let data = view(DType::F32, &extents, batch.inputs);
+        let input = |name: &str| -> Option<InputRef<'_>> {
+            let scalar = SCALARS.iter().position(|scalar| *scalar == name);
+            if let (Some(at), Some(numbers)) = (scalar, &numbers) {
+                return numbers.get(at..=at).map(|n| view(DType::F32, &[], n).into());
+            }
+            match self.states.iter().find(|state| state.name() == name) {
+                Some(state) => state.view().map(InputRef::from),
+                None if name == "target" => Some(target.into()),
+                None => Some(data.into()),
+            }
         };
-        let named = self.states.iter().filter(|state| !state.name().starts_with(OPTIMIZER_PREFIX)).find(bad);
-        named.map(|state| format!("parameter `{}` is not finite after the step", state.name()))
+        let found = match hyper {
+            None => self.search.find("evaluate", "loss", input)?,
+            Some(_) => match self.search.find("train_step", "loss", input)? {
+                None => self.search.find("train_step", "grad_norm", input)?,
+                found => found,
+            },
+        };
+        Ok(Some(found.unwrap_or_else(|| "no op as it is written; rewrites of fast maths, or their order".to_owned())))
     }
 }

@@ -168,11 +168,13 @@ pub struct NetworkConfig {
     pub grid: usize,
     /// Order of AF-KAN.
     pub order: usize,
+    /// Whether the MLP activates a layer's input, act(norm(x)) W^T, rather than its output as its authors' code does.
+    pub activation_first: bool,
 }
 
 impl Default for NetworkConfig {
     fn default() -> NetworkConfig {
-        NetworkConfig { layers: vec![784, 64, 10], grid: 3, order: 3 }
+        NetworkConfig { layers: vec![784, 64, 10], grid: 3, order: 3, activation_first: false }
     }
 }
 
@@ -227,10 +229,15 @@ pub struct Config {
     /// Parameters that are not trained; see [`pattern`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub freeze: Vec<String>,
-    /// Bytes of memory that a step may take.
+    /// Whether batch norms normalise by their running statistics, which stay as they are.
+    pub freeze_statistics: bool,
+    /// Steps between two lines of the steps' log; none unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_every: Option<u64>,
+    /// Bytes by which the process's peak may grow, from before the model is loaded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_limit: Option<u64>,
-    /// Whether each step looks for the op whose result is not finite first.
+    /// Whether the state from before each step is kept, to find the op that first gave NaN or an infinity.
     pub detect_anomaly: bool,
     /// The network, where `model` names a built-in one.
     pub network: NetworkConfig,
@@ -257,6 +264,8 @@ impl Default for Config {
             patience: None,
             checkpoint_steps: None,
             freeze: Vec::new(),
+            freeze_statistics: false,
+            log_every: None,
             memory_limit: None,
             detect_anomaly: false,
             network: NetworkConfig::default(),
@@ -309,6 +318,7 @@ impl Config {
         ConfigError::need(self.batch > 0, "batch", "is at least 1", self.batch)?;
         ConfigError::need(self.patience != Some(0), "patience", "is at least 1", 0)?;
         ConfigError::need(self.checkpoint_steps != Some(0), "checkpoint_steps", "is at least 1", 0)?;
+        ConfigError::need(self.log_every != Some(0), "log_every", "is at least 1", 0)?;
         ConfigError::need(self.compile.level <= 3, "compile.level", "is 0 to 3", self.compile.level)?;
         let share = self.data.validation_share;
         let fits = share > 0.0 && share < 1.0;
@@ -386,6 +396,7 @@ impl Config {
         rest.epochs = self.schedule.needs_length().then(|| self.epochs());
         rest.patience = None;
         rest.checkpoint_steps = None;
+        rest.log_every = None;
         rest.memory_limit = None;
         rest.detect_anomaly = false;
         rest.data = DataConfig::default();

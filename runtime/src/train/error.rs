@@ -58,6 +58,12 @@ pub enum TrainError {
         /// The folder.
         path: String,
     },
+    /// Another process works on the run.
+    #[error("{path}: another process trains here")]
+    Busy {
+        /// The folder.
+        path: String,
+    },
     /// Something that can't be: a bug.
     #[error("internal error: {0}")]
     Internal(String),
@@ -77,11 +83,13 @@ impl TrainError {
             TrainError::Checkpoint(error) => error.help(),
             TrainError::Step { .. } => "check that the model fits the data",
             TrainError::Diverged { anomaly: None, .. } => {
-                "lower the learning rate or clip gradients (--clip-norm 1); --detect-anomaly names the op"
+                "lower the learning rate or clip gradients (--clip-norm 1); --detect-anomaly keeps what it takes to name the op"
             }
             TrainError::Diverged { .. } => "lower the learning rate or clip gradients (--clip-norm 1)",
             TrainError::Folder { source, .. } => match source.kind() {
-                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                std::io::ErrorKind::StorageFull
+                | std::io::ErrorKind::QuotaExceeded
+                | std::io::ErrorKind::FileTooLarge => {
                     "make room on the disk, then go on with --resume: the last checkpoint is whole"
                 }
                 std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
@@ -90,6 +98,7 @@ impl TrainError {
                 _ => "check the disk and the folder, then go on with --resume: the last checkpoint is whole",
             },
             TrainError::Occupied { .. } => "go on with it (--resume DIR), or choose another folder (--out DIR)",
+            TrainError::Busy { .. } => "wait for it to end, or choose another folder (--out DIR)",
             TrainError::Internal(_) => "this is a bug in frit: please report it",
         }
     }

@@ -1,18 +1,22 @@
 //! The folder of a run, written so that a crash at any time leaves the old or the new of each file.
 //!
 //! ```text
-//!  config.toml  metrics.csv  metrics.jsonl  curves.svg  report.html  best.safetensors  last.safetensors
+//!  config.toml  metrics.csv  metrics.jsonl  (steps.jsonl)  curves.svg  report.html  best.safetensors  last.safetensors
 //! ```
+//!
+//! `.lock` is held by the process at work: two would write over each other.
 //!
 //! A file is written beside its place, flushed to the disk, renamed into it, and the folder flushed. Lines of metrics are
 //! appended, and put right by the records of the checkpoint when a run goes on: no line comes twice. All writing goes
 //! through [`Disk`], so that tests can let it fail anywhere.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use super::{Checkpoint, CheckpointError, Config, EpochRecord, TrainError};
+use super::{Checkpoint, CheckpointError, Config, EpochRecord, StepRecord, TrainError};
+use crate::session::TensorView;
 
 /// What a run asks of a disk.
 pub trait Disk {
@@ -22,11 +26,11 @@ pub trait Disk {
     /// What the system says.
     fn make_folder(&mut self, path: &Path) -> io::Result<()>;
 
-    /// Writes a whole file; `flush`: to the disk itself.
+    /// Writes a whole file, part after part; `flush`: to the disk itself.
     ///
     /// # Errors
     /// What the system says.
-    fn write(&mut self, path: &Path, bytes: &[u8], flush: bool) -> io::Result<()>;
+    fn write(&mut self, path: &Path, parts: &[&[u8]], flush: bool) -> io::Result<()>;
 
     /// Writes at the end of a file.
     ///
@@ -56,9 +60,9 @@ impl Disk for SystemDisk {
         fs::create_dir_all(path)
     }
 
-    fn write(&mut self, path: &Path, bytes: &[u8], flush: bool) -> io::Result<()> {
+    fn write(&mut self, path: &Path, parts: &[&[u8]], flush: bool) -> io::Result<()> {
         let mut file = File::create(path)?;
-        file.write_all(bytes)?;
+        parts.iter().try_for_each(|part| file.write_all(part))?;
         if flush { file.sync_all() } else { Ok(()) }
     }
 
@@ -80,6 +84,8 @@ impl Disk for SystemDisk {
 pub struct RunFolder {
     path: PathBuf,
     disk: Box<dyn Disk>,
+    /// Held for as long as this process works on the run; `None`: the system has no locks here.
+    _lock: Option<File>,
 }
 
 impl RunFolder {
@@ -89,10 +95,14 @@ impl RunFolder {
     pub const LAST: &'static str = "last.safetensors";
     /// The state after the best epoch.
     pub const BEST: &'static str = "best.safetensors";
+    /// Locked by the process that works on the run.
+    pub const LOCK: &'static str = ".lock";
     /// A line an epoch, separated by commas.
     pub const CSV: &'static str = "metrics.csv";
     /// A line an epoch, JSON.
     pub const JSONL: &'static str = "metrics.jsonl";
+    /// A line for every so many steps, JSON.
+    pub const STEPS: &'static str = "steps.jsonl";
     /// Curves of loss and accuracy.
     pub const CURVES: &'static str = "curves.svg";
     /// A page about the run.
@@ -106,9 +116,14 @@ impl RunFolder {
         if path.join(Self::LAST).exists() {
             return Err(TrainError::Occupied { path: path.display().to_string() });
         }
-        let mut folder = RunFolder { path: path.to_owned(), disk };
+        let mut folder = RunFolder { path: path.to_owned(), disk, _lock: None };
         let made = folder.disk.make_folder(path);
         made.map_err(|source| failed(path, "make the folder", source))?;
+        folder._lock = lock(path)?;
+        // Another process may have been first.
+        if path.join(Self::LAST).exists() {
+            return Err(TrainError::Occupied { path: path.display().to_string() });
+        }
         folder.write_whole(Self::CONFIG, config.to_toml()?.as_bytes(), true)?;
         folder.write_metrics(&[])?;
         Ok(folder)
@@ -120,7 +135,8 @@ impl RunFolder {
     /// No folder of a run.
     pub fn open(path: &Path, disk: Box<dyn Disk>) -> Result<(RunFolder, Config), TrainError> {
         let config = Config::read_file(&path.join(Self::CONFIG))?;
-        Ok((RunFolder { path: path.to_owned(), disk }, config))
+        let _lock = lock(path)?;
+        Ok((RunFolder { path: path.to_owned(), disk, _lock }, config))
     }
 
     /// Where it is.
@@ -144,12 +160,18 @@ impl RunFolder {
         self.write_whole(Self::CONFIG, config.to_toml()?.as_bytes(), true)
     }
 
-    /// Writes a checkpoint, whole or not at all.
+    /// Writes a checkpoint with this state, whole or not at all.
     ///
     /// # Errors
     /// What the system says; the file is the old one then.
-    pub fn save(&mut self, name: &str, checkpoint: &Checkpoint) -> Result<(), TrainError> {
-        self.write_whole(name, &checkpoint.to_bytes()?, true)
+    pub fn save(
+        &mut self,
+        name: &str,
+        checkpoint: &Checkpoint,
+        state: &[(&str, TensorView<'_>)],
+    ) -> Result<(), TrainError> {
+        let (head, tensors) = checkpoint.parts(state)?;
+        self.write_parts(name, &[&[&head[..]], &tensors[..]].concat(), true)
     }
 
     /// Adds an epoch to the lines of metrics.
@@ -164,6 +186,28 @@ impl RunFolder {
             appended.map_err(|source| failed(&path, "write", source))?;
         }
         Ok(())
+    }
+
+    /// Adds a step to the log.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn append_step(&mut self, record: &StepRecord) -> Result<(), TrainError> {
+        let json = record.json().map_err(|error| TrainError::Internal(error.to_string()))?;
+        let path = self.path.join(Self::STEPS);
+        let appended = self.disk.append(&path, json.as_bytes());
+        appended.map_err(|source| failed(&path, "write", source))
+    }
+
+    /// Takes steps after this one out of the log: they are done again. Lines that a crash cut short go as well.
+    ///
+    /// # Errors
+    /// What the system says; the file is the old one or the new.
+    pub fn keep_steps(&mut self, last: u64) -> Result<(), TrainError> {
+        let text = fs::read_to_string(self.path.join(Self::STEPS)).unwrap_or_default();
+        let done = |line: &&str| serde_json::from_str::<StepRecord>(line).is_ok_and(|record| record.step <= last);
+        let kept: String = text.lines().filter(done).map(|line| format!("{line}\n")).collect();
+        self.write_whole(Self::STEPS, kept.as_bytes(), false)
     }
 
     /// Makes the lines of metrics those of these epochs.
@@ -187,8 +231,12 @@ impl RunFolder {
     }
 
     fn write_whole(&mut self, name: &str, bytes: &[u8], flush: bool) -> Result<(), TrainError> {
+        self.write_parts(name, &[bytes], flush)
+    }
+
+    fn write_parts(&mut self, name: &str, parts: &[&[u8]], flush: bool) -> Result<(), TrainError> {
         let (path, beside) = (self.path.join(name), self.path.join(format!(".{name}.tmp")));
-        let written = self.disk.write(&beside, bytes, flush);
+        let written = self.disk.write(&beside, parts, flush);
         written.map_err(|source| failed(&path, "write", source))?;
         let renamed = self.disk.rename(&beside, &path);
         renamed.map_err(|source| failed(&path, "replace the file", source))?;
@@ -198,6 +246,27 @@ impl RunFolder {
         }
         Ok(())
     }
+}
+
+/// How often, and how long, one waits for a run that another process holds.
+const LOCK_TRIES: u32 = 10;
+const LOCK_WAIT: Duration = Duration::from_millis(50);
+
+/// Takes a run for this process; the system gives it back when the process ends, however it does.
+fn lock(path: &Path) -> Result<Option<File>, TrainError> {
+    let place = path.join(RunFolder::LOCK);
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&place);
+    let file = file.map_err(|source| failed(&place, "open the lock", source))?;
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Ok(()) => return Ok(Some(file)),
+            // A process that begins or ends may hold it for a moment.
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_WAIT),
+            // Some network file systems have none.
+            Err(TryLockError::Error(_)) => return Ok(None),
+        }
+    }
+    Err(TrainError::Busy { path: path.display().to_string() })
 }
 
 fn failed(path: &Path, action: &'static str, source: io::Error) -> TrainError {

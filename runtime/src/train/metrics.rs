@@ -49,6 +49,34 @@ impl Sums {
     }
 }
 
+/// A step.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StepRecord {
+    /// Counted from 1, over all epochs.
+    pub step: u64,
+    /// Counted from 1.
+    pub epoch: u32,
+    /// Mean over the batch, before the update.
+    pub loss: f64,
+    /// Share of the batch that the network got right before the update, of classes.
+    pub accuracy: Option<f64>,
+    /// Of the update.
+    pub learning_rate: f64,
+    /// Of all gradients together, before clipping.
+    pub grad_norm: f64,
+}
+
+impl StepRecord {
+    /// A line of JSON.
+    ///
+    /// # Errors
+    /// None but internal ones.
+    pub fn json(&self) -> Result<String, serde_json::Error> {
+        serde_json::to_string(self).map(|text| text + "\n")
+    }
+}
+
 /// An epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

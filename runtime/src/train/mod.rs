@@ -13,18 +13,23 @@
 //!
 //! - [`config`] settings: defaults, file, flags. [`optimizer`], [`schedule`], [`pattern`] are parts of it.
 //! - [`stepper`] what the loop asks of a network: a step, an evaluation, its state.
-//! - [`compiled`] a network whose step is one compiled function.
+//! - [`compiled`] a network whose step is one compiled function: built in, or imported; `anomaly` finds the op that made
+//!   NaN.
+//! - [`memory`] what a run will take, and took; `fit` makes a step fit a limit.
 //! - [`trainer`] the loop; [`observer`] who watches it.
 //! - [`metrics`] sums and records of epochs; [`chart`], [`report`] pictures and pages of them.
 //! - [`checkpoint`] state and position as a file; [`folder`] files written so that a crash leaves the old or the new.
 //! - [`mod@reference`] losses and optimisers as plain loops, which define what a compiled step must do.
 
+mod anomaly;
 pub mod chart;
 pub mod checkpoint;
 pub mod compiled;
 pub mod config;
 mod error;
+mod fit;
 pub mod folder;
+pub mod memory;
 pub mod metrics;
 pub mod observer;
 pub mod optimizer;
@@ -38,11 +43,12 @@ mod tests;
 pub mod trainer;
 
 pub use checkpoint::{Checkpoint, CheckpointError, Position};
-pub use compiled::{CompiledStepper, StepperError};
+pub use compiled::{CompiledStepper, Parameters, StepperError};
 pub use config::{Config, ConfigError};
 pub use error::TrainError;
 pub use folder::{Disk, RunFolder, SystemDisk};
-pub use metrics::EpochRecord;
+pub use memory::{MemoryPlan, Process, Room};
+pub use metrics::{EpochRecord, StepRecord};
 pub use observer::{Observer, Progress, Silent, Start};
 pub use optimizer::{Optimizer, OptimizerKind};
 pub use schedule::{Rates, Schedule};

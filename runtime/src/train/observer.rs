@@ -1,7 +1,7 @@
 //! Who watches a run: a bar, a log, a test.
 
-use super::EpochRecord;
 use super::metrics::Sums;
+use super::{EpochRecord, MemoryPlan, StepRecord};
 
 /// A run at its begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,9 +42,24 @@ pub trait Observer {
         let _ = start;
     }
 
+    /// What the run will take, before its first step.
+    fn memory(&mut self, plan: &MemoryPlan) {
+        let _ = plan;
+    }
+
     /// A step is done.
     fn step(&mut self, progress: &Progress) {
         let _ = progress;
+    }
+
+    /// A step is done that the log has a line of.
+    fn logged(&mut self, record: &StepRecord) {
+        let _ = record;
+    }
+
+    /// Something that takes a while, or that one should know.
+    fn note(&mut self, text: &str) {
+        let _ = text;
     }
 
     /// An epoch is done, and saved.

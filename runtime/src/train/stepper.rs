@@ -7,7 +7,11 @@
 use frit_ir::Tensor;
 use indexmap::IndexMap;
 
+use super::TrainError;
+use super::compiled::Parameters;
+use super::memory::StepMemory;
 use crate::data::dataset::Batch;
+use crate::session::TensorView;
 
 /// Names of state that is the optimiser's own begin with this; all others are the module's parameters and buffers, under
 /// the names that they have there.
@@ -18,6 +22,9 @@ pub type StepError = Box<dyn std::error::Error + Send + Sync>;
 
 /// All that a run depends on besides its position: parameters, buffers, moments, by name.
 pub type State = IndexMap<String, Tensor>;
+
+/// What takes state, by name.
+pub type Take<'t> = dyn FnMut(&[(&str, TensorView<'_>)]) -> Result<(), TrainError> + 't;
 
 /// Numbers that change from step to step, computed in f64.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -54,8 +61,8 @@ pub struct EvalResult {
 pub trait Stepper {
     /// Trains on one batch; the last of an epoch may be smaller than the others.
     ///
-    /// A loss or gradient that is not finite is no error: the loop finds it in the result, stops, and asks
-    /// [`Stepper::anomaly`].
+    /// A loss or gradient that is not finite is no error: the loop finds it in the result, goes back to the state from
+    /// before ([`Stepper::rewind`], else a checkpoint and the steps since), and asks [`Stepper::anomaly`].
     ///
     /// # Errors
     /// A step that can't be run.
@@ -74,6 +81,16 @@ pub trait Stepper {
     /// State that can't be read.
     fn state(&self) -> Result<State, StepError>;
 
+    /// Hands all state to whoever writes it, where it lies if it can.
+    ///
+    /// # Errors
+    /// State that can't be read; what `take` says is inside.
+    fn lend(&self, take: &mut Take<'_>) -> Result<Result<(), TrainError>, StepError> {
+        let state = self.state()?;
+        let views: Vec<(&str, TensorView<'_>)> = state.iter().map(|(name, t)| (name.as_str(), t.into())).collect();
+        Ok(take(&views))
+    }
+
     /// Replaces all state. Names, element types and shapes are those of [`Stepper::state`]: the loop has checked.
     ///
     /// # Errors
@@ -83,8 +100,35 @@ pub trait Stepper {
     /// How many classes the output has; `None`: it is no classifier.
     fn classes(&self) -> Option<usize>;
 
-    /// After a result that is not finite: which op gave the first such value, as far as the stepper can say.
-    fn anomaly(&self) -> Option<String> {
-        None
+    /// What it trains and what not, as far as it can say.
+    fn parameters(&self) -> Parameters {
+        Parameters::default()
+    }
+
+    /// What steps and evaluations on `batch` records take, said before they run.
+    ///
+    /// # Errors
+    /// Extents that can't be computed.
+    fn memory(&self, batch: usize) -> Result<StepMemory, StepError> {
+        let _ = batch;
+        Ok(StepMemory::default())
+    }
+
+    /// Puts back the state from before the last step, where it was kept; false where it was not.
+    ///
+    /// # Errors
+    /// State that can't be written.
+    fn rewind(&mut self) -> Result<bool, StepError> {
+        Ok(false)
+    }
+
+    /// Which op gives the first value that is not finite when this batch is trained on (with `hyper`) or judged
+    /// (without) from the state as it is, and stays; `None` when the stepper can't say.
+    ///
+    /// # Errors
+    /// A search that can't be run.
+    fn anomaly(&mut self, batch: &Batch<'_>, hyper: Option<&Hyper>) -> Result<Option<String>, StepError> {
+        let _ = (batch, hyper);
+        Ok(None)
     }
 }

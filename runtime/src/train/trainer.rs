@@ -9,11 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::checkpoint::Best;
-use super::metrics::Sums;
+use super::metrics::{StepRecord, Sums};
 use super::observer::{Observer, Progress, Start};
 use super::schedule::Point;
-use super::{Checkpoint, CheckpointError, Config, EpochRecord, Hyper, Position, Rates, RunFolder};
-use super::{Stepper, TrainError, chart, report};
+use super::{
+    Checkpoint, CheckpointError, Config, EpochRecord, Hyper, MemoryPlan, Position, Process, Rates, Room, RunFolder,
+};
+use super::{State, StepError, Stepper, TrainError, chart, report};
 use crate::data::dataset::{Batch, Dataset, Order, TrainingData, batches};
 
 /// Why a run ended.
@@ -42,6 +44,10 @@ pub struct Outcome {
     pub seconds: f64,
     /// Every epoch.
     pub history: Vec<EpochRecord>,
+    /// Memory as it was planned.
+    pub memory: MemoryPlan,
+    /// By how much the process's peak has grown, where the system says.
+    pub measured: Option<u64>,
 }
 
 /// A run.
@@ -58,6 +64,9 @@ pub struct Trainer<'a> {
     /// When this part of the run began, and what the parts before took.
     began: Instant,
     before: f64,
+    /// The process before the model was loaded.
+    process: Option<Process>,
+    memory: MemoryPlan,
 }
 
 impl<'a> Trainer<'a> {
@@ -89,6 +98,8 @@ impl<'a> Trainer<'a> {
             data_hash,
             began: Instant::now(),
             before: 0.0,
+            process: None,
+            memory: MemoryPlan::default(),
         })
     }
 
@@ -96,6 +107,13 @@ impl<'a> Trainer<'a> {
     #[must_use]
     pub fn in_folder(mut self, folder: RunFolder) -> Self {
         self.folder = Some(folder);
+        self
+    }
+
+    /// Memory is planned and measured from here on: the process before the model was loaded.
+    #[must_use]
+    pub fn since(mut self, process: Option<Process>) -> Self {
+        self.process = process;
         self
     }
 
@@ -153,6 +171,14 @@ impl<'a> Trainer<'a> {
             train: self.data.train.len(),
             validation: self.data.validation.len(),
         });
+        if let Some(folder) = self.folder.as_mut().filter(|_| self.config.log_every.is_some()) {
+            folder.keep_steps(self.position.step)?;
+        }
+        let room = Room::of(&self.config, self.data, self.process);
+        let step = self.stepper.memory(room.batch);
+        let step = step.map_err(|source| TrainError::Step { epoch: self.position.epoch + 1, batch: 1, source })?;
+        self.memory = room.plan(step, 0);
+        self.observer.memory(&self.memory);
         if self.position.step == 0 {
             // However soon the run is killed, it can go on.
             self.save(RunFolder::LAST)?;
@@ -185,6 +211,8 @@ impl<'a> Trainer<'a> {
             steps: self.position.step,
             seconds: self.position.seconds,
             history: self.position.history,
+            memory: self.memory,
+            measured: MemoryPlan::measured(self.process),
         })
     }
 
@@ -210,13 +238,25 @@ impl<'a> Trainer<'a> {
         self.rates_at(self.position.step.saturating_sub(1)).learning_rate
     }
 
+    /// What changes from step to step, of a step of this epoch, counted from 0.
+    fn hyper(&self, step: u64) -> Hyper {
+        let rates = self.rates_at(step);
+        let momentum = rates.momentum.unwrap_or_else(|| self.config.optimizer.usual_momentum());
+        Hyper { step: step + 1, learning_rate: rates.learning_rate, momentum }
+    }
+
+    /// The order of this epoch's records.
+    fn order(&self) -> Order {
+        match self.config.shuffle {
+            true => Order::Shuffled { seed: self.config.seed, epoch: u64::from(self.position.epoch) },
+            false => Order::Data,
+        }
+    }
+
     /// Trains on what is left of the epoch; breaks when somebody asked to stop.
     fn train_epoch(&mut self) -> Result<ControlFlow<()>, TrainError> {
         let (data, batch) = (self.data, self.config.batch as usize);
-        let order = match self.config.shuffle {
-            true => Order::Shuffled { seed: self.config.seed, epoch: u64::from(self.position.epoch) },
-            false => Order::Data,
-        };
+        let order = self.order();
         let first = usize::try_from(self.position.batch).unwrap_or(usize::MAX);
         let mut flow = ControlFlow::Continue(());
         let mut last = Instant::now();
@@ -246,29 +286,74 @@ impl<'a> Trainer<'a> {
 
     fn train_batch(&mut self, index: usize, batch: &Batch<'_>) -> Result<(), TrainError> {
         let (epoch, number) = (self.position.epoch + 1, index + 1);
-        let rates = self.rates_at(self.position.step);
-        let hyper = Hyper {
-            step: self.position.step + 1,
-            learning_rate: rates.learning_rate,
-            momentum: rates.momentum.unwrap_or_else(|| self.config.optimizer.usual_momentum()),
-        };
+        let hyper = self.hyper(self.position.step);
         let result = self.stepper.step(batch, &hyper);
         let result = result.map_err(|source| TrainError::Step { epoch, batch: number, source })?;
-        self.check(epoch, number, "the loss", result.loss)?;
-        self.check(epoch, number, "the norm of the gradients", result.grad_norm)?;
+        let results = [("the loss", result.loss), ("the norm of the gradients", result.grad_norm)];
+        if let Some((what, value)) = results.into_iter().find(|(_, value)| !value.is_finite()) {
+            let anomaly = self.blame(index, batch, &hyper);
+            return Err(TrainError::Diverged { epoch, batch: number, what, value, anomaly });
+        }
         let position = &mut self.position;
         position.sums.add(batch.len, result.loss, result.correct);
         position.sums.grad_norm += f64::from(result.grad_norm);
         position.step += 1;
         position.batch = number as u64;
-        Ok(())
-    }
-
-    fn check(&self, epoch: u32, batch: usize, what: &'static str, value: f32) -> Result<(), TrainError> {
-        if value.is_finite() {
+        if self.config.log_every.is_none_or(|every| !self.position.step.is_multiple_of(every)) {
             return Ok(());
         }
-        Err(TrainError::Diverged { epoch, batch, what, value, anomaly: self.stepper.anomaly() })
+        let record = StepRecord {
+            step: hyper.step,
+            epoch,
+            loss: result.loss.into(),
+            accuracy: result.correct.map(|correct| correct as f64 / batch.len.max(1) as f64),
+            learning_rate: hyper.learning_rate,
+            grad_norm: result.grad_norm.into(),
+        };
+        self.observer.logged(&record);
+        self.folder.as_mut().map_or(Ok(()), |folder| folder.append_step(&record))
+    }
+
+    /// Names the op that a result which is not finite came from. The step has spoiled the state: the search begins from
+    /// the one before, which was kept or is reached again from the last checkpoint.
+    fn blame(&mut self, index: usize, batch: &Batch<'_>, hyper: &Hyper) -> Option<String> {
+        let restored = match self.stepper.rewind() {
+            Ok(false) => self.replay(index),
+            other => other,
+        };
+        let found = match restored {
+            Ok(true) => self.stepper.anomaly(batch, Some(hyper)),
+            Ok(false) => return None,
+            Err(error) => Err(error),
+        };
+        found.unwrap_or_else(|error| Some(format!("not known: {error}")))
+    }
+
+    /// Steps again from the last checkpoint up to batch `index` of this epoch; false where there is none, or when
+    /// somebody asked to stop.
+    fn replay(&mut self, index: usize) -> Result<bool, StepError> {
+        let Some(folder) = &self.folder else { return Ok(false) };
+        let Checkpoint { position, state, .. } = folder.last()?;
+        let first = usize::try_from(position.batch)?;
+        if position.epoch != self.position.epoch || first > index {
+            return Ok(false);
+        }
+        if index > first {
+            self.observer.note(&format!("looking for the op: {} steps again from the last checkpoint", index - first));
+        }
+        self.stepper.set_state(&state)?;
+        let mut at = position.step;
+        let mut stopped = false;
+        batches::for_each(&self.data.train, self.config.batch as usize, self.order(), first, |i, batch| {
+            stopped = self.stopped();
+            if stopped || i >= index {
+                return Ok(ControlFlow::Break(()));
+            }
+            let hyper = self.hyper(at);
+            at += 1;
+            self.stepper.step(&batch, &hyper).map(|_| ControlFlow::Continue(()))
+        })?;
+        Ok(!stopped)
     }
 
     /// Judges the network by the validation set; `None` when somebody asked to stop.
@@ -281,7 +366,13 @@ impl<'a> Trainer<'a> {
         batches::for_each(&data.validation, batch, Order::Data, 0, |index, batch| {
             let result = self.stepper.evaluate(&batch);
             let result = result.map_err(|source| TrainError::Step { epoch, batch: index + 1, source })?;
-            self.check(epoch, index + 1, "the validation loss", result.loss)?;
+            if !result.loss.is_finite() {
+                // The state is as it was: nothing has to be gone through again.
+                let found = self.stepper.anomaly(&batch, None);
+                let anomaly = found.unwrap_or_else(|error| Some(format!("not known: {error}")));
+                let (what, value) = ("the validation loss", result.loss);
+                return Err(TrainError::Diverged { epoch, batch: index + 1, what, value, anomaly });
+            }
             sums.add(batch.len, result.loss, result.correct);
             stopped = self.stopped();
             Ok::<_, TrainError>(if stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
@@ -340,7 +431,6 @@ impl<'a> Trainer<'a> {
             return Ok(());
         }
         let (epoch, batch) = (self.position.epoch + 1, self.position.batch as usize + 1);
-        let state = self.stepper.state().map_err(|source| TrainError::Step { epoch, batch, source })?;
         self.position.seconds = self.seconds();
         let checkpoint = Checkpoint {
             config_hash: self.config_hash,
@@ -348,19 +438,19 @@ impl<'a> Trainer<'a> {
             seed: self.config.seed,
             rates: self.rates_at(self.position.step),
             position: self.position.clone(),
-            state,
+            state: State::new(),
         };
-        match &mut self.folder {
-            Some(folder) => folder.save(name, &checkpoint),
-            None => Ok(()),
-        }
+        let Some(folder) = &mut self.folder else { return Ok(()) };
+        let saved = self.stepper.lend(&mut |state| folder.save(name, &checkpoint, state));
+        saved.map_err(|source| TrainError::Step { epoch, batch, source })?
     }
 
     /// Writes curves and report, where there is a folder.
     fn write_pages(&mut self) -> Result<(), TrainError> {
         let Some(folder) = &mut self.folder else { return Ok(()) };
         let curves = chart::curves(&self.position.history);
-        let sizes = sizes(&self.data.train, &self.data.validation);
+        let memory = self.memory.line(MemoryPlan::measured(self.process));
+        let sizes = format!("{}; {memory}", sizes(&self.data.train, &self.data.validation));
         let page = report::page(&self.config, &self.position, &sizes, &curves)?;
         folder.write_page(RunFolder::CURVES, &curves)?;
         folder.write_page(RunFolder::REPORT, &page)

@@ -21,3 +21,4 @@ mod shrinking;
 mod slices;
 mod state;
 mod tidy;
+mod training;

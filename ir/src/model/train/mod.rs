@@ -76,10 +76,14 @@ pub enum TrainError {
         expected: &'static str,
     },
     /// Nothing to train.
-    #[error(
-        "no parameter is trained: all are frozen, or constants as those of an ONNX model, which is not trained yet"
-    )]
+    #[error("no parameter is trained: all are frozen, or constants")]
     NoParameters,
+    /// A parameter called like an input that a step has besides.
+    #[error("a parameter is called `{name}`, as an input of every training step is")]
+    Name {
+        /// The name.
+        name: String,
+    },
     /// The module does not hold what it refers to, or an op does not type-check.
     #[error("{0}")]
     Graph(String),
@@ -152,7 +156,10 @@ fn forward(module: &Module, function: &Function, recipe: &Recipe<'_>) -> Result<
         return Err(TrainError::NoOutput { name, known: names(function) });
     }
     let renews = module.functions.get("train").map_or(&[][..], Function::outputs);
-    let renewed_name = |name: &str| renews.iter().any(|o| o.name == name) && module.params.contains_key(name);
+    let renewed_name = |name: &str| {
+        let frozen = recipe.frozen.iter().any(|frozen| frozen == name);
+        !frozen && renews.iter().any(|o| o.name == name) && module.params.contains_key(name)
+    };
     let mut f = function.clone();
     f.name = String::new();
     f.donations.clear();
@@ -166,6 +173,7 @@ fn forward(module: &Module, function: &Function, recipe: &Recipe<'_>) -> Result<
         }
         let input = match inputs.get(&name) {
             Some(&input) => input,
+            None if name == "target" || SCALARS.contains(&name.as_str()) => return Err(TrainError::Name { name }),
             None => {
                 let input = f.add_input(&name, ty);
                 inputs.insert(name.clone(), input);

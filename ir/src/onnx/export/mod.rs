@@ -147,8 +147,12 @@ pub fn export_bytes(module: &Module, options: &ExportOptions) -> Result<Vec<u8>,
 /// # Errors
 /// As [`export_bytes`]; what the system refuses.
 pub fn write_file(module: &Module, options: &ExportOptions, path: &Path) -> Result<(), ExportError> {
-    let mut model = export(module, options)?;
-    if model.encoded_len() > options.external_above.min(FILE_LIMIT) {
+    write_message(export(module, options)?, options.external_above, path)
+}
+
+/// [`write_file`] of a model that is a message already.
+pub(super) fn write_message(mut model: ModelProto, external_above: usize, path: &Path) -> Result<(), ExportError> {
+    if model.encoded_len() > external_above.min(FILE_LIMIT) {
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default() + ".data";
         externalize(&mut model, &name, &path.with_file_name(&name))?;
     }

@@ -10,7 +10,7 @@ use super::attributes::Arguments;
 use super::functions::FunctionKey;
 use super::order::{free_names, order};
 use super::origin::origin;
-use super::scope::{Binding, Body, Scope};
+use super::scope::{Binding, Body, Constants, Scope};
 use super::{Importer, Opsets, normal};
 use crate::graph::{Function, Value};
 use crate::op::{AttrValue, Op};
@@ -163,7 +163,10 @@ impl<'a> Importer<'a> {
         context: &Context<'_, 'a>,
     ) -> Result<(), OnnxError> {
         for tensor in &graph.initializer {
-            let constant = self.constants.of_proto(tensor, tensor.name(), Origin::named(tensor.name()));
+            let constant = match context.depth {
+                0 => self.constants.of_initializer(tensor),
+                _ => self.constants.of_proto(tensor, tensor.name(), Origin::named(tensor.name())),
+            };
             let constant = self.collect(tensor.name(), constant, Binding::Absent)?;
             scope.bind(tensor.name(), constant)?;
         }
@@ -272,7 +275,7 @@ impl<'a> Importer<'a> {
         graphs: &BTreeMap<&'a str, &'a GraphProto>,
         attributes: &mut BTreeMap<String, AttrValue>,
         operands: &mut Vec<Value>,
-        body: &Body,
+        body: &mut Body,
         scope: &Scope<'a>,
         context: &Context<'_, 'a>,
     ) -> Result<Vec<Function>, OnnxError> {
@@ -283,7 +286,10 @@ impl<'a> Importer<'a> {
         let mut captured = Vec::with_capacity(free.len());
         let own = operands.len();
         for name in free {
-            let binding = self.lookup(name, scope)?;
+            let mut binding = self.lookup(name, scope)?;
+            if Constants::is_trained(&binding) {
+                binding = Binding::Value(self.constants.value(body, &binding));
+            }
             let mut ty = ValueType::Unknown;
             if let Binding::Value(value) = binding {
                 operands.push(value);

@@ -2,7 +2,7 @@
 //!
 //! A name is bound to a value of the function being built, to a constant that becomes an op where it is first used, or
 //! to nothing (an optional parameter of an inlined function that the call leaves out). A constant belongs to no
-//! function, so a region uses it without capturing it.
+//! function, so a region uses it without capturing it, unless it is trained: then it is the main graph's.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -12,6 +12,7 @@ use indexmap::IndexMap;
 use super::super::error::OnnxError;
 use super::super::proto::{SparseTensorProto, TensorProto};
 use super::super::tensor::TensorReader;
+use super::super::trainable::{Role, Roles};
 use super::INLINE_ELEMENTS;
 use crate::graph::{Function, Value};
 use crate::module::Param;
@@ -34,6 +35,8 @@ pub(super) struct Constant {
     name: String,
     value: Tensor,
     origin: Origin,
+    /// What training does to it.
+    role: Option<Role>,
 }
 
 /// The names of one graph, or of one inlined call.
@@ -92,6 +95,8 @@ impl Body {
 #[derive(Debug)]
 pub(super) struct Constants<'a> {
     reader: TensorReader,
+    /// What training does to initializers of the main graph.
+    roles: Roles,
     /// By message, so that a function inlined many times reads its constants once.
     read: HashMap<*const TensorProto, Rc<Constant>>,
     params: IndexMap<String, Param>,
@@ -101,9 +106,10 @@ pub(super) struct Constants<'a> {
 }
 
 impl<'a> Constants<'a> {
-    pub(super) fn new(reader: TensorReader) -> Self {
+    pub(super) fn new(reader: TensorReader, roles: Roles) -> Self {
         Constants {
             reader,
+            roles,
             read: HashMap::new(),
             params: IndexMap::new(),
             stored: HashMap::new(),
@@ -131,9 +137,26 @@ impl<'a> Constants<'a> {
             return Ok(Binding::Constant(constant.clone()));
         }
         let value = self.reader.read(t)?;
-        let constant = Rc::new(Constant { name: name.to_owned(), value, origin });
+        Ok(self.keep(t, Constant { name: name.to_owned(), value, origin, role: None }))
+    }
+
+    /// An initializer of the main graph.
+    pub(super) fn of_initializer(&mut self, t: &'a TensorProto) -> Result<Binding, OnnxError> {
+        let (name, role) = (t.name().to_owned(), self.roles.get(t.name()).copied());
+        let value = self.reader.read(t)?;
+        let origin = Origin::named(t.name());
+        Ok(self.keep(t, Constant { name, value, origin, role }))
+    }
+
+    fn keep(&mut self, t: &'a TensorProto, constant: Constant) -> Binding {
+        let constant = Rc::new(constant);
         self.read.insert(t, constant.clone());
-        Ok(Binding::Constant(constant))
+        Binding::Constant(constant)
+    }
+
+    /// Whether training changes what a name is bound to.
+    pub(super) fn is_trained(binding: &Binding) -> bool {
+        matches!(binding, Binding::Constant(constant) if constant.role == Some(Role::Trained))
     }
 
     /// A constant from a sparse tensor message.
@@ -144,7 +167,7 @@ impl<'a> Constants<'a> {
 
     /// A constant from a value.
     pub(super) fn of_tensor(value: Tensor, name: &str, origin: Origin) -> Binding {
-        Binding::Constant(Rc::new(Constant { name: name.to_owned(), value, origin }))
+        Binding::Constant(Rc::new(Constant { name: name.to_owned(), value, origin, role: None }))
     }
 
     /// What a name bound to `binding` is in `body`.
@@ -169,18 +192,21 @@ impl<'a> Constants<'a> {
 
     fn op(&mut self, constant: &Rc<Constant>) -> Op {
         let value = &constant.value;
-        if value.numel() <= INLINE_ELEMENTS || value.dtype() == DType::Str {
+        if constant.role.is_none() && (value.numel() <= INLINE_ELEMENTS || value.dtype() == DType::Str) {
             return Op::Constant { value: value.clone() };
         }
-        let params = &mut self.params;
+        let (params, roles) = (&mut self.params, &self.roles);
         let (_, name) = self.stored.entry(Rc::as_ptr(constant)).or_insert_with(|| {
             let mut name = constant.name.clone();
             let mut copies = 1;
-            while params.contains_key(&name) {
+            // Names of what is trained are theirs.
+            let reserved = |name: &String| constant.role.is_none() && roles.contains_key(name);
+            while params.contains_key(&name) || reserved(&name) {
                 copies += 1;
                 name = format!("{}__{copies}", constant.name);
             }
-            params.insert(name.clone(), Param { value: value.clone(), trainable: false });
+            let trainable = constant.role == Some(Role::Trained);
+            params.insert(name.clone(), Param { value: value.clone(), trainable });
             (constant.clone(), name)
         });
         Op::Param { name: name.clone(), ty: value.ty() }

@@ -13,11 +13,20 @@ pub(super) const TRAIN_HELP: &str = "Examples:\n  \
     frit train af-kan --data fashion-mnist --out runs/first\n  \
     frit train mlp --layers 4,16,3 --data iris.csv --label species --epochs 50 --shuffle\n  \
     frit train model.onnx --data arrays.npz --loss mse --schedule one-cycle\n  \
+    frit train resnet.onnx --data fashion-mnist --target logits --freeze 'layer1.*' --lr 1e-4 --epochs 3\n  \
     frit train --resume runs/first\n\n\
     MODEL is af-kan, mlp or a model's file. Settings: defaults, then --config, then flags; the run's config.toml has them \
     all.\nThe run's folder: config.toml, metrics.csv, metrics.jsonl, curves.svg, report.html, best.safetensors, \
     last.safetensors.\nData comes in its own order unless --shuffle is given. The first Ctrl-C stops after the step at \
-    work and saves; --resume goes on.";
+    work, saves and ends with status 1, the second ends at once; --resume goes on.\nThe peak of memory is planned and said \
+    before the first step: growth of the process, from before the model is loaded. A loss or gradient\nthat is not finite \
+    ends the run; the op that began it is looked for from the last checkpoint, or with --detect-anomaly from\nthe step \
+    before. A run's folder is for one process at a time.\n\n\
+    Of an ONNX model, float initializers are trained that look like weights (the run tells which; settings, masks and \
+    Constant nodes are not), --freeze takes out more. The loss looks at the output that --target names, as it is. Batch \
+    norms train on the batch and renew their running statistics; a Dropout exported for inference does nothing. Samples are \
+    reshaped to the input where they have as many numbers (784 to 1x28x28). A model with a fixed batch takes data that comes \
+    in such batches. `frit export RUN -o X.onnx` writes the model again, node for node, with the trained weights.";
 
 /// What stands under the help of `frit bench`.
 pub(super) const BENCH_HELP: &str = "Examples:\n  \
@@ -56,10 +65,13 @@ pub(crate) struct TrainArgs {
     /// Save every N steps as well, not only after each epoch
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) checkpoint_steps: Option<u64>,
-    /// Memory that a step may take, as 512M or 2G
+    /// Tell of every Nth step: a line, and one in the run's steps.jsonl
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) log_every: Option<u64>,
+    /// Memory by which the process may grow, as 512M or 2G: held by computing more of the forward again, or refused
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) memory_limit: Option<u64>,
-    /// Look at every op for the first result that is not finite
+    /// Keep the state from before each step, so that the op which first gave NaN or infinity is named at once
     #[arg(long)]
     pub(crate) detect_anomaly: bool,
     #[command(flatten)]
@@ -87,13 +99,20 @@ pub(crate) struct NetworkFlags {
     /// Order of AF-KAN (3)
     #[arg(long, value_name = "N")]
     pub(crate) order: Option<usize>,
+    /// The MLP's layers as act(norm(x)) W^T, the paper's formula; default: act(norm(x) W^T), as its authors' code
+    #[arg(long)]
+    pub(crate) activation_first: bool,
 }
 
 impl NetworkFlags {
     /// The first flag given.
     pub(crate) fn given(&self) -> Option<&'static str> {
-        let given =
-            [(self.layers.is_some(), "--layers"), (self.grid.is_some(), "--grid"), (self.order.is_some(), "--order")];
+        let given = [
+            (self.layers.is_some(), "--layers"),
+            (self.grid.is_some(), "--grid"),
+            (self.order.is_some(), "--order"),
+            (self.activation_first, "--activation-first"),
+        ];
         given.into_iter().find(|(given, _)| *given).map(|(_, name)| name)
     }
 }
@@ -187,9 +206,12 @@ pub(crate) struct RecipeFlags {
     /// How the learning rate changes (exponential); its numbers are set in --config
     #[arg(long, value_name = "NAME", value_parser = Schedule::NAMES)]
     pub(crate) schedule: Option<String>,
-    /// Do not train the parameters that a pattern names, as layers.0.*
+    /// Do not train the parameters that a pattern names, as layers.0.*; nor renew a batch norm's statistics that it names
     #[arg(long, value_name = "PATTERN")]
     pub(crate) freeze: Vec<String>,
+    /// Batch norms normalise by their running statistics, which stay as they are
+    #[arg(long)]
+    pub(crate) freeze_statistics: bool,
 }
 
 /// `frit export`

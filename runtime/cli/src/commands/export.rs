@@ -1,15 +1,17 @@
 //! `frit export`: the best checkpoint of a run, or a model, as ONNX.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use frit_ir::onnx::{ExportOptions, write_model};
+use frit_ir::onnx::{ExportOptions, write_model, write_with_values};
 use frit_ir::{HostValue, Module};
 use frit_runtime::export::portable;
+use frit_runtime::train::checkpoint::Best;
+use frit_runtime::train::stepper::OPTIMIZER_PREFIX;
 use frit_runtime::train::{Checkpoint, Config, RunFolder};
 use serde_json::json;
 
-use super::train::network;
+use super::train::{is_built_in, network};
 use crate::args::ExportArgs;
 use crate::console::Console;
 use crate::engine::{self, Given};
@@ -22,6 +24,15 @@ pub(crate) fn run(args: &ExportArgs) -> Done {
     engine::check_flags(&args.flags, &console)?;
     CliError::check_output(&args.output)?;
     let start = Instant::now();
+    if args.source.join(RunFolder::CONFIG).is_file()
+        && let Some((model, checkpoint)) = imported(&args.source)?
+    {
+        let best = checkpoint.position.best;
+        let mut values = checkpoint.state;
+        values.retain(|name, _| !name.starts_with(OPTIMIZER_PREFIX));
+        write_with_values(&model, &values, &args.output).map_err(|e| CliError::from(e).in_file(&model))?;
+        return tell(args, best, start, &mut console);
+    }
     let (module, given, best) = if args.source.join(RunFolder::CONFIG).is_file() {
         let (module, checkpoint) = best_of(&args.source)?;
         (module, Given::new(), checkpoint.position.best)
@@ -38,6 +49,11 @@ pub(crate) fn run(args: &ExportArgs) -> Done {
         console.note(format_args!("input `{name}` became a constant, because shapes depend on its value"));
     }
     write_model(&portable.module, &ExportOptions::default(), &args.output).map_err(|e| failed(e.into()))?;
+    tell(args, best, start, &mut console)
+}
+
+/// The last lines.
+fn tell(args: &ExportArgs, best: Option<Best>, start: Instant, console: &mut Console) -> Done {
     let epoch = best.map(|best| best.epoch);
     let of = epoch.map(|epoch| format!(", the network of epoch {epoch}")).unwrap_or_default();
     console.line(format!("wrote {}{of} in {}", args.output.display(), time(start.elapsed())))?;
@@ -48,8 +64,27 @@ pub(crate) fn run(args: &ExportArgs) -> Done {
     }))
 }
 
+/// The ONNX file that a run trains, and its best checkpoint; `None`: its network is no ONNX file.
+fn imported(run: &Path) -> Done<Option<(PathBuf, Checkpoint)>> {
+    let (config, checkpoint, _) = best_checkpoint(run)?;
+    let built_in = is_built_in(&config.model);
+    let file = if built_in { None } else { Some(engine::locate(Path::new(&config.model))?.file) };
+    let file = file.filter(|file| file.extension().is_some_and(|e| e == "onnx"));
+    Ok(file.map(|file| (file, checkpoint)))
+}
+
 /// The network of a run with the parameters of its best epoch, and what else is known of that.
 fn best_of(run: &Path) -> Done<(Module, Checkpoint)> {
+    let (config, checkpoint, path) = best_checkpoint(run)?;
+    let mut module = network(&config)?;
+    checkpoint.clone().load_parameters(&mut module, &path)?;
+    // A run trains; what is exported infers.
+    module.functions.shift_remove("train");
+    Ok((module, checkpoint))
+}
+
+/// Settings of a run, its best checkpoint, and where that lies.
+fn best_checkpoint(run: &Path) -> Done<(Config, Checkpoint, PathBuf)> {
     let config = Config::read_file(&run.join(RunFolder::CONFIG))?;
     let path = run.join(RunFolder::BEST);
     if !path.is_file() {
@@ -57,9 +92,5 @@ fn best_of(run: &Path) -> Done<(Module, Checkpoint)> {
         return Err(CliError::failed(message, format!("`frit train --resume {}` goes on with it", run.display())));
     }
     let checkpoint = Checkpoint::read_file(&path)?;
-    let mut module = network(&config)?;
-    checkpoint.clone().load_parameters(&mut module, &path)?;
-    // A run trains; what is exported infers.
-    module.functions.shift_remove("train");
-    Ok((module, checkpoint))
+    Ok((config, checkpoint, path))
 }

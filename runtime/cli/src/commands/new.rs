@@ -34,7 +34,12 @@ fn af_kan(args: &AfKanArgs) -> AfKan {
 }
 
 fn mlp(args: &MlpArgs) -> Mlp {
-    Mlp { layers: args.new.layers.clone(), activation: args.new.activation, norm: args.new.norm }
+    Mlp {
+        layers: args.new.layers.clone(),
+        activation: args.new.activation,
+        norm: args.new.norm,
+        activation_last: args.activation_last,
+    }
 }
 
 /// Builds a module and writes it.

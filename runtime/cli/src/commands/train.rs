@@ -15,7 +15,8 @@ use frit_runtime::data::dataset::{TrainingData, source};
 use frit_runtime::train::config::{LossKind, MathKind};
 use frit_runtime::train::optimizer::DecayGroup;
 use frit_runtime::train::{
-    CompiledStepper, Config, End, OptimizerKind, Outcome, RunFolder, Schedule, Stepper, SystemDisk, Trainer,
+    CompiledStepper, Config, End, OptimizerKind, Outcome, Parameters, Process, Room, RunFolder, Schedule, Stepper,
+    SystemDisk, Trainer,
 };
 use serde_json::json;
 
@@ -23,6 +24,7 @@ use crate::args::{CompileFlags, Math, NetworkFlags, TrainArgs};
 use crate::console::Console;
 use crate::engine;
 use crate::error::{CliError, Done};
+use crate::table::count;
 use crate::watch::{Watch, percent};
 
 /// Whether somebody asked the run to stop.
@@ -32,7 +34,7 @@ static STOP: AtomicBool = AtomicBool::new(false);
 const RUNS: &str = "runs";
 
 /// Builds what is trained.
-type MakeStepper = dyn Fn(&Config, &TrainingData) -> Done<Box<dyn Stepper>>;
+type MakeStepper = dyn Fn(&Config, &TrainingData, &Room) -> Done<Box<dyn Stepper>>;
 
 /// Runs the command.
 pub(crate) fn run(args: &TrainArgs) -> Done {
@@ -47,12 +49,19 @@ pub(crate) fn run(args: &TrainArgs) -> Done {
         Console::new(&args.json)?.note(format_args!("an interrupt will end the run without a checkpoint: {error}"));
     }
     let options = engine::options(&args.flags);
-    run_with(args, &move |config, data| stepper(config, data, &options), &STOP)
+    run_with(args, &move |config, data, room| stepper(config, data, &options, room), &STOP)
 }
 
 /// The compiled step of a network.
-fn stepper(config: &Config, data: &TrainingData, options: &CompileOptions) -> Done<Box<dyn Stepper>> {
-    Ok(Box::new(CompiledStepper::new(network(config)?, config, data.train.shape(), options)?))
+fn stepper(config: &Config, data: &TrainingData, options: &CompileOptions, room: &Room) -> Done<Box<dyn Stepper>> {
+    let made = || {
+        let stepper = CompiledStepper::within(network(config)?, config, data.train.shape(), options, room)?;
+        stepper.check_batches(config, data)?;
+        Ok(stepper)
+    };
+    let in_model =
+        |error: CliError| if is_built_in(&config.model) { error } else { error.in_file(Path::new(&config.model)) };
+    Ok(Box::new(made().map_err(in_model)?))
 }
 
 /// The network that settings name: built in, or a file.
@@ -60,8 +69,10 @@ pub(crate) fn network(config: &Config) -> Done<Module> {
     let (layers, grid, order) = (config.network.layers.clone(), config.network.grid, config.network.order);
     let built = match config.model.as_str() {
         "af-kan" => AfKan { layers, grid, order, ..AfKan::default() }.module(config.seed),
-        "mlp" => Mlp { layers, ..Mlp::default() }.module(config.seed),
-        file => return engine::load(Path::new(file)).map(|loaded| loaded.module),
+        "mlp" => {
+            Mlp { layers, activation_last: !config.network.activation_first, ..Mlp::default() }.module(config.seed)
+        }
+        file => return engine::load_to_train(Path::new(file)),
     };
     built.map_err(|error| {
         if error.is_internal() {
@@ -72,12 +83,14 @@ pub(crate) fn network(config: &Config) -> Done<Module> {
 }
 
 /// Whether a model is built in: its name is no path.
-fn is_built_in(model: &str) -> bool {
+pub(crate) fn is_built_in(model: &str) -> bool {
     matches!(model, "af-kan" | "mlp")
 }
 
 /// Trains what `make` builds, until `stop`.
 fn run_with(args: &TrainArgs, make: &MakeStepper, stop: &AtomicBool) -> Done {
+    let before = Process::now();
+    refuse_states(&args.flags)?;
     let mut console = Console::new(&args.json)?;
     engine::check_flags(&args.flags, &console)?;
     engine::set_threads(args.flags.threads);
@@ -97,7 +110,9 @@ fn run_with(args: &TrainArgs, make: &MakeStepper, stop: &AtomicBool) -> Done {
     }
     let (columns, holdout) = (config.columns(), config.holdout());
     let data = source::open(&config.request(&columns, &holdout))?;
-    let mut stepper = make(&config, &data)?;
+    let mut stepper = make(&config, &data, &Room::of(&config, &data, before))?;
+    let parameters = stepper.parameters();
+    parameters.notes.iter().for_each(|note| console.note(note));
     let resumes = folder.is_some();
     let folder = match folder {
         Some(folder) => folder,
@@ -108,17 +123,53 @@ fn run_with(args: &TrainArgs, make: &MakeStepper, stop: &AtomicBool) -> Done {
     };
     let path = folder.path().to_owned();
     let mut watch = Watch::new(&console, stop);
-    let trainer = Trainer::new(config.clone(), stepper.as_mut(), &data, &mut watch)?.in_folder(folder).until(stop);
+    describe(&parameters, &mut watch);
+    let trainer =
+        Trainer::new(config.clone(), stepper.as_mut(), &data, &mut watch)?.in_folder(folder).until(stop).since(before);
     let outcome = if resumes { trainer.resume()? } else { trainer }.run()?;
     if let Some(failed) = watch.failed.take() {
         return Err(failed);
     }
     drop(watch);
-    tell(&outcome, &config, &path, &mut console)
+    tell(&outcome, &config, &path, &parameters, &mut console)
+}
+
+/// What is trained and what not; names beyond the first few are in the JSON.
+fn describe(parameters: &Parameters, watch: &mut Watch<'_>) {
+    const SHOWN: usize = 6;
+    let names = |names: &[String]| {
+        let more = if names.len() > SHOWN { format!(", and {} more", names.len() - SHOWN) } else { String::new() };
+        format!("{}{more}", names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", "))
+    };
+    if parameters.trained.is_empty() {
+        return;
+    }
+    let elements = count(parameters.elements as u64);
+    let trained = &parameters.trained;
+    watch.line(&format!("trains {elements} parameters in {} tensors: {}", trained.len(), names(trained)));
+    let others = [
+        ("renews", "running statistics", &parameters.renewed),
+        ("keeps", "frozen tensors", &parameters.frozen),
+        ("keeps", "other tensors", &parameters.constant),
+    ];
+    for (verb, what, list) in others.into_iter().filter(|(_, _, list)| !list.is_empty()) {
+        watch.line(&format!("{verb} {} {what}: {}", list.len(), names(list)));
+    }
+}
+
+/// Refuses state by hand: that of a step follows from the network and the optimiser.
+fn refuse_states(flags: &CompileFlags) -> Done {
+    match flags.states.first() {
+        Some((input, output)) => Err(CliError::usage(
+            format!("--state {input}={output}: a training step keeps parameters and moments by itself"),
+            "leave it out; parameters that are not to change are named with --freeze",
+        )),
+        None => Ok(()),
+    }
 }
 
 /// The last lines.
-fn tell(outcome: &Outcome, config: &Config, path: &Path, console: &mut Console) -> Done {
+fn tell(outcome: &Outcome, config: &Config, path: &Path, parameters: &Parameters, console: &mut Console) -> Done {
     let classes = config.loss.kind == LossKind::CrossEntropy;
     let (epochs, seconds, shown) = (outcome.epochs, outcome.seconds, path.display());
     if let Some(best) = &outcome.best {
@@ -128,6 +179,7 @@ fn tell(outcome: &Outcome, config: &Config, path: &Path, console: &mut Console) 
         };
         console.line(format!("best validation {metric} at epoch {}; {epochs} epochs in {seconds:.1} s", best.epoch))?;
     }
+    console.line(outcome.memory.line(outcome.measured))?;
     if outcome.end == End::Patience {
         console.line(format!("ended early: no better result for {} epochs", config.patience.unwrap_or_default()))?;
     }
@@ -148,6 +200,12 @@ fn tell(outcome: &Outcome, config: &Config, path: &Path, console: &mut Console) 
         "seconds": seconds,
         "end": end,
         "run": shown.to_string(),
+        "trained": parameters.trained,
+        "renewed": parameters.renewed,
+        "frozen": parameters.frozen,
+        "constant": parameters.constant,
+        "memory": outcome.memory,
+        "memory_measured": outcome.measured,
     }))?;
     if outcome.end == End::Stopped {
         let message = format!("stopped after {epochs} epochs, {} steps; the run is saved in {shown}", outcome.steps);
@@ -180,6 +238,7 @@ fn apply(config: &mut Config, args: &TrainArgs) -> Done {
     set(&mut config.seed, &args.seed);
     put(&mut config.patience, &args.patience);
     put(&mut config.checkpoint_steps, &args.checkpoint_steps);
+    put(&mut config.log_every, &args.log_every);
     put(&mut config.memory_limit, &args.memory_limit);
     config.detect_anomaly |= args.detect_anomaly;
     apply_network(config, &args.network);
@@ -217,6 +276,7 @@ fn apply(config: &mut Config, args: &TrainArgs) -> Done {
     if !recipe.freeze.is_empty() {
         config.freeze.clone_from(&recipe.freeze);
     }
+    config.freeze_statistics |= recipe.freeze_statistics;
     apply_compile(config, &args.flags);
     complete(config)
 }
@@ -233,6 +293,7 @@ pub(crate) fn apply_network(config: &mut Config, flags: &NetworkFlags) {
     set(&mut config.network.layers, &flags.layers);
     set(&mut config.network.grid, &flags.grid);
     set(&mut config.network.order, &flags.order);
+    config.network.activation_first |= flags.activation_first;
 }
 
 /// What flags say of the code that results depend on.

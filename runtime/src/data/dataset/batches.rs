@@ -1,16 +1,17 @@
 //! Batches: parts of a data set, in its order or shuffled.
 //!
 //! In: a [`Dataset`], a batch size, an [`Order`]. Out: a call for each [`Batch`]. The last batch has what is left: it may
-//! be smaller, and is a batch of its own. Data in its own order is borrowed where it lies; shuffled data is gathered by a
-//! helper thread, one batch ahead of its use, into two buffers that change hands. The order of an epoch depends on seed
+//! be smaller, and is a batch of its own. Data in its own order is borrowed where it lies; what is shuffled, or not stored
+//! as f32, is gathered by a helper thread, one batch ahead of its use, into two buffers that change hands. The order of an epoch depends on seed
 //! and epoch alone, so a run that goes on draws what an uninterrupted one would.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use frit_ir::random::Philox;
 
-use super::{Dataset, Targets, row};
+use super::samples::row;
+use super::{Dataset, Targets};
 
 /// Stream of random numbers that shuffles.
 pub const SHUFFLE_STREAM: u64 = 1;
@@ -91,15 +92,20 @@ pub fn for_each<E>(
 ) -> Result<(), E> {
     let batch = batch.max(1);
     let indices = first..count(data.len(), batch);
-    let Some(rows) = order.rows(data.len()) else {
+    let rows = order.rows(data.len());
+    if rows.is_none() && !data.is_packed() {
         for index in indices {
             if work(index, slice(data, index * batch, batch))?.is_break() {
                 break;
             }
         }
         return Ok(());
+    }
+    let part = |index: usize| {
+        let records = index * batch..(index * batch).saturating_add(batch).min(data.len());
+        (index, rows.as_ref().map_or(Rows::Run(records.clone()), |rows| Rows::List(&rows[records])))
     };
-    let parts = rows.chunks(batch).enumerate().skip(first);
+    let parts = indices.map(part);
     let ahead: std::io::Result<Result<(), E>> = std::thread::scope(|scope| {
         let (ready, filled) = sync_channel::<(usize, Gathered)>(1);
         let (back, empty) = sync_channel::<Gathered>(2);
@@ -118,7 +124,7 @@ pub fn for_each<E>(
     // The system gives no thread: gather between steps.
     let mut buffer = Gathered::of(data);
     for (index, rows) in parts {
-        buffer.gather(data, rows);
+        buffer.gather(data, &rows);
         if work(index, buffer.batch(data))?.is_break() {
             break;
         }
@@ -129,13 +135,13 @@ pub fn for_each<E>(
 /// The helper: gathers into each buffer that comes back, until nobody wants more.
 fn fill<'a>(
     data: &Dataset,
-    parts: impl Iterator<Item = (usize, &'a [usize])>,
+    parts: impl Iterator<Item = (usize, Rows<'a>)>,
     empty: &Receiver<Gathered>,
     ready: &SyncSender<(usize, Gathered)>,
 ) {
     for (index, rows) in parts {
         let Ok(mut buffer) = empty.recv() else { return };
-        buffer.gather(data, rows);
+        buffer.gather(data, &rows);
         if ready.send((index, buffer)).is_err() {
             return;
         }
@@ -159,6 +165,14 @@ fn drain<E>(
     Ok(())
 }
 
+/// Which records make a batch.
+enum Rows<'a> {
+    /// These, in this order.
+    List(&'a [usize]),
+    /// Those that follow each other.
+    Run(Range<usize>),
+}
+
 /// Records that lie next to each other.
 fn slice(data: &Dataset, start: usize, batch: usize) -> Batch<'_> {
     let end = start.saturating_add(batch).min(data.len());
@@ -170,7 +184,7 @@ fn slice(data: &Dataset, start: usize, batch: usize) -> Batch<'_> {
             TargetSlice::Values { data: data.get(part(width)).unwrap_or_default(), shape }
         }
     };
-    let inputs = data.inputs.get(part(data.width())).unwrap_or_default();
+    let inputs = data.inputs.floats().and_then(|all| all.get(part(data.width()))).unwrap_or_default();
     Batch { len: end - start, inputs, shape: &data.shape, targets }
 }
 
@@ -186,20 +200,27 @@ impl Gathered {
         Gathered { len: 0, inputs: Vec::new(), targets: data.shell().targets }
     }
 
-    fn gather(&mut self, data: &Dataset, rows: &[usize]) {
-        let width = data.width();
+    fn gather(&mut self, data: &Dataset, rows: &Rows<'_>) {
+        match rows {
+            Rows::List(list) => self.gather_all(data, list.iter().copied()),
+            Rows::Run(run) => self.gather_all(data, run.clone()),
+        }
+    }
+
+    fn gather_all(&mut self, data: &Dataset, rows: impl ExactSizeIterator<Item = usize> + Clone) {
         self.len = rows.len();
         self.inputs.clear();
-        rows.iter().for_each(|i| self.inputs.extend_from_slice(row(&data.inputs, *i, width)));
+        self.inputs.reserve_exact(rows.len() * data.width());
+        data.inputs.gather(rows.clone(), data.width(), &mut self.inputs);
         match (&mut self.targets, &data.targets) {
             (Targets::Classes(to), Targets::Classes(from)) => {
                 to.clear();
-                to.extend(rows.iter().filter_map(|i| from.get(*i)));
+                to.extend(rows.filter_map(|i| from.get(i)));
             }
             (Targets::Values { data: to, shape }, Targets::Values { data: from, .. }) => {
                 to.clear();
                 let width = shape.iter().product();
-                rows.iter().for_each(|i| to.extend_from_slice(row(from, *i, width)));
+                rows.for_each(|i| to.extend_from_slice(row(from, i, width)));
             }
             (Targets::Classes(_), Targets::Values { .. }) | (Targets::Values { .. }, Targets::Classes(_)) => {}
         }

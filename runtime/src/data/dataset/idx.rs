@@ -2,7 +2,8 @@
 //!
 //! In: a file, gzipped or plain. Out: [`Idx`]. A gzipped file is inflated no further than its own header says.
 
-use std::io::{Cursor, Read};
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read};
 use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
@@ -89,11 +90,12 @@ impl Idx {
 /// # Errors
 /// What the system says; a damaged, cut off or foreign file.
 pub fn read_file(path: &Path) -> Result<Idx, DatasetError> {
-    let bytes = std::fs::read(path).map_err(|error| DatasetError::io(path, error))?;
-    if bytes.starts_with(GZIP) {
-        read(&mut MultiGzDecoder::new(Cursor::new(bytes)), "its gzip data", path)
+    let mut file = BufReader::new(File::open(path).map_err(|error| DatasetError::io(path, error))?);
+    let first = file.fill_buf().map_err(|error| DatasetError::io(path, error))?;
+    if first.starts_with(GZIP) {
+        read(&mut MultiGzDecoder::new(file), "its gzip data", path)
     } else {
-        read(&mut Cursor::new(bytes), "the file", path)
+        read(&mut file, "the file", path)
     }
 }
 

@@ -9,12 +9,14 @@
 //!
 //! - [`source`] names of data sets and files to what training and validation use.
 //! - [`idx`], [`csv`] formats; those of NumPy are in [`crate::data`].
+//! - `samples` numbers as they are stored.
 //! - [`batches`] parts of a data set in order, borrowed or gathered one ahead of their use.
 
 pub mod batches;
 pub mod csv;
 mod error;
 pub mod idx;
+mod samples;
 pub mod source;
 #[cfg(test)]
 mod tests;
@@ -23,7 +25,10 @@ pub use batches::{Batch, Order, TargetSlice};
 pub use error::DatasetError;
 pub use source::{Columns, Holdout, Request, TrainingData};
 
+use std::borrow::Cow;
+
 use flate2::Crc;
+use samples::Samples;
 
 /// What targets are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +59,7 @@ pub struct Dataset {
     source: String,
     len: usize,
     shape: Vec<usize>,
-    inputs: Vec<f32>,
+    inputs: Samples,
     targets: Targets,
     names: Vec<String>,
 }
@@ -84,10 +89,19 @@ impl Dataset {
         inputs: Vec<f32>,
         targets: Targets,
     ) -> Result<Dataset, DatasetError> {
-        let source = source.into();
+        Dataset::of_samples(source.into(), names, shape, Samples::Floats(inputs), targets)
+    }
+
+    fn of_samples(
+        source: String,
+        names: Vec<String>,
+        shape: Vec<usize>,
+        inputs: Samples,
+        targets: Targets,
+    ) -> Result<Dataset, DatasetError> {
         let unfit = |reason: String| DatasetError::Unfit { path: source.clone(), reason };
         let width = frit_ir::tensor::checked_numel(&shape).unwrap_or(usize::MAX);
-        if inputs.is_empty() || width == 0 {
+        if inputs.len() == 0 || width == 0 {
             return Err(unfit("it holds no records".to_owned()));
         }
         let len = inputs.len() / width;
@@ -118,9 +132,11 @@ impl Dataset {
 
     fn check_numbers(&self) -> Result<(), DatasetError> {
         let width = self.width();
-        if let Some(at) = self.inputs.iter().position(|x| !x.is_finite()) {
+        // Pixels are finite.
+        let floats = self.inputs.floats().unwrap_or_default();
+        if let Some((at, found)) = floats.iter().enumerate().find(|(_, x)| !x.is_finite()) {
             let name = self.names.get(at % width).map_or_else(|| format!("{}", at % width), |name| format!("`{name}`"));
-            return Err(self.record(at / width, format!("input {name} is {}", self.inputs[at])));
+            return Err(self.record(at / width, format!("input {name} is {found}")));
         }
         match &self.targets {
             Targets::Classes(classes) => match classes.iter().position(|class| *class < 0) {
@@ -180,14 +196,41 @@ impl Dataset {
         self.shape.iter().product()
     }
 
-    /// All samples, one after another.
-    pub fn inputs(&self) -> &[f32] {
-        &self.inputs
+    /// All samples, one after another; pixels are made into numbers for it.
+    pub fn inputs(&self) -> Cow<'_, [f32]> {
+        match self.inputs.floats() {
+            Some(floats) => Cow::Borrowed(floats),
+            None => {
+                let mut all = Vec::with_capacity(self.inputs.len());
+                self.inputs.for_each_part(|part| all.extend_from_slice(part));
+                Cow::Owned(all)
+            }
+        }
+    }
+
+    /// Whether batches have to be gathered, whatever the order: its numbers do not lie in memory as f32.
+    pub fn is_packed(&self) -> bool {
+        self.inputs.floats().is_none()
+    }
+
+    /// Bytes of memory that it takes.
+    pub fn bytes(&self) -> usize {
+        let targets = self.batch_bytes(self.len) - self.len * self.width() * size_of::<f32>();
+        self.inputs.len() * self.inputs.size() + targets
     }
 
     /// All targets.
     pub fn targets(&self) -> &Targets {
         &self.targets
+    }
+
+    /// Bytes of memory that so many of its records take as a batch.
+    pub fn batch_bytes(&self, records: usize) -> usize {
+        let targets = match &self.targets {
+            Targets::Classes(_) => size_of::<i64>(),
+            Targets::Values { shape, .. } => shape.iter().product::<usize>().saturating_mul(size_of::<f32>()),
+        };
+        records.saturating_mul(self.width().saturating_mul(size_of::<f32>()).saturating_add(targets))
     }
 
     /// What the inputs are called, where the file says so.
@@ -209,7 +252,7 @@ impl Dataset {
         let extent = |crc: &mut Crc, n: usize| crc.update(&(n as u64).to_le_bytes());
         extent(&mut crc, self.len);
         self.shape.iter().for_each(|n| extent(&mut crc, *n));
-        crc.update(bytemuck::cast_slice(&self.inputs));
+        self.inputs.for_each_part(|part| crc.update(bytemuck::cast_slice(part)));
         match &self.targets {
             Targets::Classes(classes) => crc.update(bytemuck::cast_slice(classes)),
             Targets::Values { data, shape } => {
@@ -220,25 +263,20 @@ impl Dataset {
         crc.sum()
     }
 
-    /// Records whose `chosen` is true, and the others, each in the order that they have here.
-    fn split(&self, chosen: &[bool]) -> (Dataset, Dataset) {
-        let part = |wanted: bool| {
-            let rows: Vec<usize> =
-                (0..self.len).filter(|i| chosen.get(*i).copied().unwrap_or(false) == wanted).collect();
-            let mut part = Dataset { inputs: Vec::new(), len: rows.len(), ..self.shell() };
-            part.inputs.reserve_exact(rows.len() * self.width());
-            rows.iter().for_each(|i| part.inputs.extend_from_slice(row(&self.inputs, *i, self.width())));
-            match (&self.targets, &mut part.targets) {
-                (Targets::Classes(from), Targets::Classes(to)) => to.extend(rows.iter().filter_map(|i| from.get(*i))),
-                (Targets::Values { data: from, shape }, Targets::Values { data: to, .. }) => {
-                    let width = shape.iter().product();
-                    rows.iter().for_each(|i| to.extend_from_slice(row(from, *i, width)));
-                }
-                (Targets::Classes(_), Targets::Values { .. }) | (Targets::Values { .. }, Targets::Classes(_)) => {}
+    /// Moves the records that are `chosen` to a set of their own; both keep the order that they have here.
+    fn take(&mut self, chosen: &[bool]) -> Dataset {
+        let mut taken = self.shell();
+        taken.inputs = self.inputs.take(chosen, self.width());
+        match (&mut self.targets, &mut taken.targets) {
+            (Targets::Classes(from), Targets::Classes(to)) => *to = samples::take(from, chosen, 1),
+            (Targets::Values { data: from, shape }, Targets::Values { data: to, .. }) => {
+                *to = samples::take(from, chosen, shape.iter().product());
             }
-            part
-        };
-        (part(true), part(false))
+            (Targets::Classes(_), Targets::Values { .. }) | (Targets::Values { .. }, Targets::Classes(_)) => {}
+        }
+        taken.len = chosen.iter().filter(|chosen| **chosen).count();
+        self.len -= taken.len;
+        taken
     }
 
     /// The same without records.
@@ -251,14 +289,9 @@ impl Dataset {
             source: self.source.clone(),
             len: 0,
             shape: self.shape.clone(),
-            inputs: Vec::new(),
+            inputs: Samples::Floats(Vec::new()),
             targets,
             names: self.names.clone(),
         }
     }
-}
-
-/// Row `index` of rows of `width` elements.
-fn row<T>(all: &[T], index: usize, width: usize) -> &[T] {
-    all.get(index * width..(index + 1) * width).unwrap_or_default()
 }

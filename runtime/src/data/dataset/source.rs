@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use frit_ir::random::Philox;
 
+use super::samples::Samples;
 use super::{Dataset, DatasetError, Targets, Task, csv, idx};
 use crate::data::{Array, NpyDtype, npy, npz};
 
@@ -132,11 +133,11 @@ pub fn open(request: &Request<'_>) -> Result<TrainingData, DatasetError> {
     match (request.holdout, test) {
         (Holdout::File(path), _) => TrainingData::new(all, open_file(path, request)?.0),
         (Holdout::Fraction(_), Some(test)) => TrainingData::new(all, test),
-        (Holdout::Fraction(share), None) => hold_out(&all, *share, request.seed),
+        (Holdout::Fraction(share), None) => hold_out(all, *share, request.seed),
     }
 }
 
-fn hold_out(all: &Dataset, share: f64, seed: u64) -> Result<TrainingData, DatasetError> {
+fn hold_out(mut all: Dataset, share: f64, seed: u64) -> Result<TrainingData, DatasetError> {
     if !(share > 0.0 && share < 1.0) {
         return Err(DatasetError::unfit(
             all.source(),
@@ -151,8 +152,8 @@ fn hold_out(all: &Dataset, share: f64, seed: u64) -> Result<TrainingData, Datase
     Philox::new(seed, HOLDOUT_STREAM).shuffle(&mut order);
     let mut chosen = vec![false; all.len()];
     order.iter().take(count).for_each(|i| chosen[*i] = true);
-    let (validation, train) = all.split(&chosen);
-    TrainingData::new(train, validation)
+    let validation = all.take(&chosen);
+    TrainingData::new(all, validation)
 }
 
 fn open_named(named: &Named, request: &Request<'_>) -> Result<TrainingData, DatasetError> {
@@ -197,18 +198,13 @@ fn pictures(images: &Path, labels: &Path) -> Result<Dataset, DatasetError> {
         let reason = format!("{count} images, but {marked} labels in {}", labels.display());
         return Err(DatasetError::unfit(&images.display().to_string(), reason));
     }
+    let shape = shape.to_vec();
     let inputs = match pixels.element {
-        idx::Element::U8 => from_pixels(&pixels.data),
-        _ => pixels.values().map(|v| v as f32).collect(),
+        idx::Element::U8 => Samples::Pixels(pixels.data),
+        _ => Samples::Floats(pixels.values().map(|v| v as f32).collect()),
     };
     let classes = marks.values().enumerate().map(|(i, v)| label(v, i, labels)).collect::<Result<_, _>>()?;
-    Dataset::new(images.display().to_string(), shape.to_vec(), inputs, Targets::Classes(classes))
-}
-
-/// Bytes of pictures as numbers in [-1, 1].
-fn from_pixels(bytes: &[u8]) -> Vec<f32> {
-    let table: [f32; 256] = std::array::from_fn(|p| (p as f32 / 255.0 - 0.5) / 0.5);
-    bytes.iter().map(|p| table[usize::from(*p)]).collect()
+    Dataset::of_samples(images.display().to_string(), Vec::new(), shape, inputs, Targets::Classes(classes))
 }
 
 /// A label that was read as a number.
@@ -238,7 +234,7 @@ fn open_file(path: &Path, request: &Request<'_>) -> Result<(Dataset, Option<Data
             let values = numbers(&array, path)?;
             Ok((from_table(csv::Table { names: Vec::new(), columns, values }, path, request)?, None))
         }
-        Some("npz") => from_arrays(&npz::read_file(path)?, path, request),
+        Some("npz") => from_arrays(npz::read_file(path)?, path, request),
         _ if path.exists() || extension.is_none() => Err(DatasetError::Unknown(request.source.to_owned())),
         _ => Err(DatasetError::io(path, std::io::ErrorKind::NotFound.into())),
     }
@@ -286,19 +282,23 @@ fn from_table(table: csv::Table, path: &Path, request: &Request<'_>) -> Result<D
 
 /// Arrays of an archive, found by name.
 fn from_arrays(
-    arrays: &[(String, Array)],
+    mut arrays: Vec<(String, Array)>,
     path: &Path,
     request: &Request<'_>,
 ) -> Result<(Dataset, Option<Dataset>), DatasetError> {
     let file = path.display().to_string();
-    let find = |name: &str| arrays.iter().find(|(n, _)| n == name).map(|(_, array)| array);
+    let held: Vec<String> = arrays.iter().map(|(name, _)| name.clone()).collect();
+    // Arrays are moved out: most of a run's memory may be theirs.
+    let mut find = |name: &str| {
+        let at = arrays.iter().position(|(n, _)| n == name)?;
+        Some(arrays.swap_remove(at).1)
+    };
     let lacks = |what: &str, tried: &[&str]| {
-        let held: Vec<&str> = arrays.iter().map(|(name, _)| name.as_str()).collect();
         let tried = tried.join(", ");
         DatasetError::unfit(&file, format!("no array of {what} (looked for {tried}); it holds {}", held.join(", ")))
     };
-    let first = |names: &[&str]| names.iter().find_map(|name| find(name));
-    let pair = |x: &Array, y: &Array| from_pair(x, y, path, request.task);
+    let first = |find: &mut dyn FnMut(&str) -> Option<Array>, names: &[&str]| names.iter().find_map(|name| find(name));
+    let pair = |x: Array, y: Array| from_pair(x, &y, path, request.task);
     match (&request.columns.inputs, &request.columns.targets[..]) {
         (_, [_, _, ..]) => Err(DatasetError::unfit(&file, "an .npz has one array of targets: name one")),
         (None, []) => {
@@ -310,9 +310,9 @@ fn from_arrays(
                 &["x_test", "X_test", "x_val", "X_val", "x_validation", "test_images"],
                 &["y_test", "Y_test", "y_val", "Y_val", "y_validation", "test_labels"],
             ];
-            let x = first(TRAIN[0]).ok_or_else(|| lacks("inputs", TRAIN[0]))?;
-            let y = first(TRAIN[1]).ok_or_else(|| lacks("targets", TRAIN[1]))?;
-            let test = match (first(TEST[0]), first(TEST[1])) {
+            let x = first(&mut find, TRAIN[0]).ok_or_else(|| lacks("inputs", TRAIN[0]))?;
+            let y = first(&mut find, TRAIN[1]).ok_or_else(|| lacks("targets", TRAIN[1]))?;
+            let test = match (first(&mut find, TEST[0]), first(&mut find, TEST[1])) {
                 (Some(x), Some(y)) => Some(pair(x, y)?),
                 _ => None,
             };
@@ -328,7 +328,7 @@ fn from_arrays(
     }
 }
 
-fn from_pair(x: &Array, y: &Array, path: &Path, task: Task) -> Result<Dataset, DatasetError> {
+fn from_pair(x: Array, y: &Array, path: &Path, task: Task) -> Result<Dataset, DatasetError> {
     let file = path.display().to_string();
     let unfit = |reason: String| DatasetError::unfit(&file, reason);
     let (Some((count, shape)), Some((marked, target))) = (x.shape().split_first(), y.shape().split_first()) else {
@@ -337,11 +337,7 @@ fn from_pair(x: &Array, y: &Array, path: &Path, task: Task) -> Result<Dataset, D
     if count != marked {
         return Err(unfit(format!("{count} samples, but {marked} targets")));
     }
-    let inputs: Vec<f32> = match x.dtype() {
-        NpyDtype::U8 => from_pixels(x.data()),
-        NpyDtype::F32 => x.data().chunks_exact(4).filter_map(|b| b.try_into().ok().map(f32::from_le_bytes)).collect(),
-        _ => numbers(x, path)?.into_iter().map(|v| v as f32).collect(),
-    };
+    let shape = shape.to_vec();
     let values = numbers(y, path)?;
     let targets = match task {
         Task::Classes if target.iter().all(|n| *n == 1) => {
@@ -356,7 +352,12 @@ fn from_pair(x: &Array, y: &Array, path: &Path, task: Task) -> Result<Dataset, D
             Targets::Values { data: values.into_iter().map(|v| v as f32).collect(), shape }
         }
     };
-    Dataset::new(file, shape.to_vec(), inputs, targets)
+    let inputs = match x.dtype() {
+        NpyDtype::U8 => Samples::Pixels(x.into_parts().2),
+        NpyDtype::F32 => Samples::of_bytes(x.into_parts().2),
+        _ => Samples::Floats(numbers(&x, path)?.into_iter().map(|v| v as f32).collect()),
+    };
+    Dataset::of_samples(file, Vec::new(), shape, inputs, targets)
 }
 
 /// An array's elements as numbers.

@@ -358,7 +358,9 @@ fn work_may_stop_or_fail_at_any_batch() {
 fn a_fingerprint_sees_every_part() {
     let data = counted(5, false);
     let mut other = data.clone();
-    other.inputs[3] += 1.0;
+    let mut inputs = other.inputs().into_owned();
+    inputs[3] += 1.0;
+    other.inputs = samples::Samples::Floats(inputs);
     assert_ne!(other.fingerprint(), data.fingerprint());
     let mut other = data.clone();
     other.targets = Targets::Classes(vec![0, 1, 2, 3, 3]);

@@ -176,6 +176,20 @@ pub(super) fn copies(a: &MatView<'_, f32>) -> bool {
     worth_copying(a.rows(), a.cols(), a.row_stride, a.col_stride)
 }
 
+/// [`copies`] of a matrix `[m, k]`, or one that is stored `[k, m]`.
+pub(super) fn copies_rows(m: usize, k: usize, transposed: bool) -> bool {
+    let wide = |n: usize| isize::try_from(n).unwrap_or(isize::MAX);
+    let (row, step) = if transposed { (1, wide(m)) } else { (wide(k), 1) };
+    worth_copying(m, k, row, step)
+}
+
+/// Elements that a thread writes for its part of a product, of which it has `m` rows.
+pub(super) fn scratch_elements(m: usize, n: usize, k: usize, copies: bool) -> usize {
+    let wide = Kernels::detect().is_some_and(|kernels| m >= 2 * kernels.rows && n >= 4 * kernels.panel());
+    let a = if copies && wide { A_SCRATCH.min(m.saturating_mul(k)) } else { 0 };
+    a + B_SCRATCH.min(n.saturating_mul(k))
+}
+
 impl Product {
     /// Whether B is read in place.
     fn in_place(&self, kernels: &Kernels) -> bool {

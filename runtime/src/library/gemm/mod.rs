@@ -241,6 +241,20 @@ fn packed_tiles(
     Ok(())
 }
 
+/// Bytes that a product of f32 matrices takes for copies of its operands, and that threads keep afterwards.
+/// `transposed`: A is stored `[k, m]`.
+pub(crate) fn kept_bytes(m: usize, n: usize, k: usize, transposed: bool, threads: usize) -> usize {
+    let (rows, cols) = PACKED_FIRST;
+    let width = PACKED_AT_ONCE / k.max(1) / TILE_COLS_UNIT * TILE_COLS_UNIT;
+    let copies = blocks::copies_rows(m, k, transposed);
+    let panels = match m >= rows && n >= cols && width >= cols && copies {
+        true => n.div_ceil(n.div_ceil(width)).next_multiple_of(TILE_COLS_UNIT).saturating_mul(k),
+        false => 0,
+    };
+    let each = blocks::scratch_elements(m.div_ceil(threads.max(1)), n, k, copies);
+    panels.saturating_add(each.saturating_mul(threads)).saturating_mul(size_of::<f32>())
+}
+
 thread_local! {
     /// Memory for panels that are used once, kept from product to product.
     static PANELS: Cell<Memory> = const { Cell::new(Memory::NONE) };

@@ -134,10 +134,11 @@ impl Stepper for Linear {
         self.classes
     }
 
-    fn anomaly(&self) -> Option<String> {
+    fn anomaly(&mut self, batch: &Batch<'_>, hyper: Option<&Hyper>) -> Result<Option<String>, StepError> {
         let [weight, bias] = &self.parameters;
         let finite = weight.values.iter().chain(&bias.values).all(|v| v.is_finite());
-        let op = if finite { "the product of inputs and `weight`" } else { "the update of `weight`" };
-        Some(op.to_owned())
+        let op = if finite { "the product of inputs and `weight`" } else { "`weight` before the step" };
+        let (what, first) = (if hyper.is_some() { "trained on" } else { "judged" }, batch.inputs.first());
+        Ok(Some(format!("{op}, {what} from input {}", first.copied().unwrap_or_default())))
     }
 }

@@ -34,9 +34,9 @@ impl Disk for Failing {
         if self.call()? { SystemDisk.make_folder(path) } else { Err(self.kind.into()) }
     }
 
-    fn write(&mut self, path: &Path, bytes: &[u8], flush: bool) -> io::Result<()> {
-        let whole = self.call()?;
-        SystemDisk.write(path, if whole { bytes } else { &bytes[..bytes.len() / 2] }, flush)?;
+    fn write(&mut self, path: &Path, parts: &[&[u8]], flush: bool) -> io::Result<()> {
+        let (whole, bytes) = (self.call()?, parts.concat());
+        SystemDisk.write(path, &[if whole { &bytes } else { &bytes[..bytes.len() / 2] }], flush)?;
         if whole { Ok(()) } else { Err(self.kind.into()) }
     }
 

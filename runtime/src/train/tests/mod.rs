@@ -1,6 +1,7 @@
 //! Runs of the smallest network: what they write, how they end, that one which goes on gives the bits of one which never
 //! ended; formulas against PyTorch's numbers; settings and checkpoints that must be refused.
 
+mod anomalies;
 mod checkpoints;
 mod configs;
 mod crash;
@@ -126,7 +127,7 @@ impl<F: FnMut(u64, StepResult) -> Result<StepResult, StepError>> Stepper for Fau
         self.inner.classes()
     }
 
-    fn anomaly(&self) -> Option<String> {
-        self.inner.anomaly()
+    fn anomaly(&mut self, batch: &Batch<'_>, hyper: Option<&Hyper>) -> Result<Option<String>, StepError> {
+        self.inner.anomaly(batch, hyper)
     }
 }

@@ -13,7 +13,7 @@ use frit_ir::{Module, TensorType};
 use frit_runtime::RunError;
 use frit_runtime::data::dataset::{Batch, TargetSlice};
 use frit_runtime::pool::Pool;
-use frit_runtime::train::{CompiledStepper, Config, Hyper, StepError, Stepper as _};
+use frit_runtime::train::{CompiledStepper, Config, Hyper, MemoryPlan, Process, Room, StepError, Stepper as _};
 use serde_json::json;
 
 use super::{WARM_UP, measure, serve};
@@ -23,7 +23,8 @@ use crate::console::Console;
 use crate::engine;
 use crate::error::{CliError, Done};
 use crate::inputs::MADE_LIMIT;
-use crate::table::{bytes, milliseconds, time};
+use crate::table::{milliseconds, time};
+use crate::watch::memory;
 
 /// Records a step, of a network that takes any number.
 const BATCH: usize = 64;
@@ -103,6 +104,7 @@ fn numbers(kind: StepData, count: usize, seed: u64) -> Vec<f32> {
 
 /// Runs the command.
 pub(super) fn run(args: &BenchArgs) -> Done {
+    let before = Process::now();
     let mut console = Console::new(&args.json)?;
     engine::set_threads(args.flags.threads);
     engine::check_flags(&args.flags, &console)?;
@@ -134,6 +136,7 @@ pub(super) fn run(args: &BenchArgs) -> Done {
     let options = engine::options(&args.flags);
     let stepper = CompiledStepper::new(module, &config, &sample, &options).map_err(|e| in_model(e.into()))?;
     let compile_time = start.elapsed();
+    let room = Room { before, batch: len, ..Room::default() };
 
     let classes = stepper.classes().and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0).ok_or_else(|| {
         let message = "the first output has no known number of classes";
@@ -159,6 +162,8 @@ pub(super) fn run(args: &BenchArgs) -> Done {
         "step   {len} samples {:?} of {shown} numbers, {classes} classes, made from seed {}",
         step.sample, config.seed
     ))?;
+    let plan = room.plan(step.stepper.memory(len).map_err(failed)?, 0);
+    console.line(memory(&plan))?;
     if args.serve {
         return serve(&mut || step.run(), &console).map_err(in_model);
     }
@@ -174,11 +179,9 @@ pub(super) fn run(args: &BenchArgs) -> Done {
         time(load_time),
         time(compile_time),
     ))?;
-    console.line(format!(
-        "loss   {first:.6} at first, {last:.6} at last, {} steps later; {} of memory",
-        step.next.step - 2,
-        bytes(u64::try_from(step.stepper.memory()).unwrap_or(u64::MAX)),
-    ))?;
+    console.line(format!("loss   {first:.6} at first, {last:.6} at last, {} steps later", step.next.step - 2,))?;
+    let measured = MemoryPlan::measured(before);
+    console.line(plan.line(measured))?;
     console.json(&json!({
         "model": config.model,
         "median_ms": milliseconds(timing.median),
@@ -192,6 +195,8 @@ pub(super) fn run(args: &BenchArgs) -> Done {
         "data": shown,
         "loss_first": first,
         "loss_last": last,
+        "memory": plan,
+        "memory_measured": measured,
     }))
 }
 

@@ -25,7 +25,7 @@ fn train_args(arguments: &[&str]) -> Box<TrainArgs> {
     }
 }
 
-fn linear(config: &Config, data: &TrainingData) -> Done<Box<dyn Stepper>> {
+fn linear(config: &Config, data: &TrainingData, _: &Room) -> Done<Box<dyn Stepper>> {
     Ok(Box::new(Linear::new(config, data)))
 }
 
@@ -93,6 +93,7 @@ fn flags_are_over_the_file_and_the_file_over_defaults() {
         "4",
         "--order",
         "2",
+        "--activation-first",
         "--checkpoint-steps",
         "9",
         "--validation-share",
@@ -106,7 +107,9 @@ fn flags_are_over_the_file_and_the_file_over_defaults() {
     );
     assert_eq!((config.optimizer.decay_of("x.bias"), config.optimizer.clip_norm), (0.0, Some(1.0)));
     assert_eq!((config.freeze.len(), config.patience, config.memory_limit), (2, Some(2), Some(2 << 30)));
-    assert_eq!((config.network.layers, config.network.grid, config.network.order), (vec![5, 3], 4, 2));
+    let network = &config.network;
+    assert_eq!((&network.layers[..], network.grid, network.order), (&[5, 3][..], 4, 2));
+    assert!(network.activation_first && !Config::default().network.activation_first);
     assert_eq!((config.loss.output.as_deref(), config.loss.label_smoothing), (Some("logits"), 0.1));
     assert_eq!((config.checkpoint_steps, config.data.validation_share, config.epochs), (Some(9), 0.3, Some(25)));
 }
@@ -202,7 +205,8 @@ fn an_interrupt_saves_and_says_how_to_go_on() {
 fn what_a_run_does_not_find_leaves_no_folder() {
     let folder = tempfile::tempdir().unwrap();
     let (data, out) = (table(folder.path()), folder.path().join("run"));
-    let fails = |_: &Config, _: &TrainingData| -> Done<Box<dyn Stepper>> { Err(CliError::failed("no", "no")) };
+    let fails =
+        |_: &Config, _: &TrainingData, _: &Room| -> Done<Box<dyn Stepper>> { Err(CliError::failed("no", "no")) };
     let arguments = train_args(&["mlp", "--data", &data, "--out", out.to_str().unwrap()]);
     assert_eq!(run_with(&arguments, &fails, &AtomicBool::new(false)).unwrap_err().message, "no");
     assert!(!out.exists());
@@ -250,7 +254,7 @@ impl Stepper for Counting {
 fn the_best_network_is_exported() {
     let folder = tempfile::tempdir().unwrap();
     let (data, out, model) = (table(folder.path()), folder.path().join("run"), folder.path().join("best.onnx"));
-    let counting = |config: &Config, _: &TrainingData| -> Done<Box<dyn Stepper>> {
+    let counting = |config: &Config, _: &TrainingData, _: &Room| -> Done<Box<dyn Stepper>> {
         Ok(Box::new(Counting { module: network(config)? }))
     };
     let out = out.to_str().unwrap();
