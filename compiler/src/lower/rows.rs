@@ -239,12 +239,7 @@ fn reduced(lowering: &mut Lowering<'_>, large: &[&Large], results: Vec<Reg>) -> 
 }
 
 /// Results that the row at `p` needs only where conditions do not hold; elsewhere they are anything.
-fn reduce_rarely(
-    lowering: &mut Lowering<'_>,
-    rows: &Rows,
-    large: &[&Large],
-    p: &Dim,
-) -> Result<Vec<Reg>, LowerError> {
+fn reduce_rarely(lowering: &mut Lowering<'_>, rows: &Rows, large: &[&Large], p: &Dim) -> Result<Vec<Reg>, LowerError> {
     let mut idle: Option<Reg> = None;
     for condition in large.iter().filter_map(|l| l.unless) {
         let dims = lowering.e.dims(condition)?;
@@ -253,9 +248,8 @@ fn reduce_rarely(
         idle = Some(idle.map_or(holds, |idle| lowering.e.kb.binary(BinaryOp::And, idle, holds)));
     }
     let Some(idle) = idle else { return Err(LowerError::Internal("a reduction without its condition".to_owned())) };
-    let kept: Vec<BufferId> = large.iter().map(|l| {
-        lowering.e.kb.buffer("rare", reduction_result(l), Dim::ONE, Role::Local)
-    }).collect();
+    let kept: Vec<BufferId> =
+        large.iter().map(|l| lowering.e.kb.buffer("rare", reduction_result(l), Dim::ONE, Role::Local)).collect();
     lowering.e.open();
     for (large, &buffer) in large.iter().zip(&kept) {
         let nothing = lowering.e.kb.constant(Scalar { dtype: reduction_result(large), bits: 0 });

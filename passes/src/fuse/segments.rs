@@ -323,8 +323,7 @@ mod tests {
         let module = Mlp { layers: vec![6, 32, 32, 32, 32, 3], ..Mlp::default() }.module(0).unwrap();
         let update = Update::Adam { decoupled: true, beta2: 0.999, epsilon: 1e-8 };
         let loss = Loss::CrossEntropy { smoothing: 0.0 };
-        let recipe =
-            Recipe { loss, output: None, update, decay: IndexMap::new(), clip_norm: None, frozen: Vec::new() };
+        let recipe = Recipe { loss, output: None, update, decay: IndexMap::new(), clip_norm: None, frozen: Vec::new() };
         let mut made = train_module(&module, &recipe).unwrap();
         let batch = |s: &frit_ir::Symbol| (s.name() == "B").then(|| frit_ir::Dim::from(64usize));
         made.functions.values_mut().for_each(|f| frit_ir::substitute::substitute(f, &batch));
