@@ -16,7 +16,7 @@
 //!                      '----> exp' --> mul' --> phi' -------------------------'
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use frit_ir::{Dim, Function, NodeId, Op, TensorType, Value};
 use petgraph::Direction;
@@ -39,9 +39,11 @@ const MOST: usize = 4096;
 /// What no cut goes through.
 const NEVER: u64 = 1 << 50;
 
-/// Copies ops of a function so that kernels need less memory.
+/// Copies ops of a function so that kernels need less memory; the step's option `store` says how many times as dear it is
+/// to store a value than it takes time.
 pub(super) fn recompute(f: &mut Function, context: &mut Context<'_>) -> Result<(), PassError> {
     let mut levels = Levels::of(f).ok_or_else(|| PassError::Cycle(f.name.clone()))?;
+    levels.dear = context.step().get("store", 1) as f64;
     for level in 1..=levels.last {
         let Some(cut) = levels.cut(f, level) else { continue };
         if !context.take(RULE) {
@@ -63,6 +65,8 @@ struct Levels {
     stored: HashSet<Value>,
     /// The ops of each level, in order.
     ops: Vec<Vec<NodeId>>,
+    /// How many times as dear storing is than it takes time: more where memory is short.
+    dear: f64,
 }
 
 /// What a level computes again and what it reads.
@@ -102,7 +106,7 @@ impl Levels {
                 ops[*at].push(id);
             }
         }
-        Some(Levels { level, last, given, stored: HashSet::new(), ops })
+        Some(Levels { level, last, given, stored: HashSet::new(), ops, dear: 1.0 })
     }
 
     fn at(&self, id: NodeId) -> usize {
@@ -236,7 +240,7 @@ impl Levels {
         let anyway = self.stored.contains(&value)
             || f.is_output(value)
             || f.uses(value).iter().any(|(user, _)| self.given.contains(user) && !is_barrier_reduce(f, *user));
-        load_cost(f, value) * if anyway { 1.0 } else { 2.0 }
+        load_cost(f, value) * if anyway { 1.0 } else { 1.0 + self.dear }
     }
 
     /// Copies ops to a level.

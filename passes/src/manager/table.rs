@@ -82,6 +82,7 @@ pub static PASSES: &[PassInfo] = &[
         options: &[
             OptionInfo { name: "max-ops", about: "operations of one body once unrolled; 384" },
             OptionInfo { name: "max-live", about: "values live at once; 48" },
+            OptionInfo { name: "store", about: "how many times as dear storing is than computing again; 1" },
             OptionInfo { name: "segments", about: "parts of a training step's forward that are run again; 1: none" },
         ],
         make: || Box::new(Fuse),

@@ -78,7 +78,6 @@ impl Search {
             functions: IndexMap::from([(function.to_owned(), tapped)]),
             params: module.params.clone(),
             source: module.source.clone(),
-            ..Module::default()
         };
         options.passes = Some(TAPPED.to_owned());
         let model = Model::compile(alone, &options)?.model;

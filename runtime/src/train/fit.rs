@@ -1,8 +1,9 @@
 //! A training step that fits a limit: how much of the forward is computed again.
 //!
-//! In: a step, and a [`Room`]. Out: options with which it fits, or the least that it can take. The forward is cut into
-//! ever more parts (`fuse(segments=N)`), of which the gradient gets one after the other; plans are made without machine
-//! code until one fits. Fewest parts come first: each but the last is run twice.
+//! In: a step, and a [`Room`]. Out: options with which it fits, or the least that it can take. Storing is made dearer, so
+//! that more of what lies between products is computed again (`fuse(store=N)`), and the forward is cut into ever more
+//! parts (`segments=N`), of which the gradient gets one after the other. Plans are made without machine code until one
+//! fits; what costs least time comes first.
 
 use frit_compiler::driver;
 use frit_compiler::plan::{Plan, Port, ProgramId};
@@ -17,8 +18,9 @@ use crate::load::LoadError;
 use crate::pool::Pool;
 use crate::session::{Footprint, Model, RunError, footprint_of};
 
-/// Numbers of parts that are tried.
-const PARTS: [u32; 9] = [2, 3, 4, 6, 8, 12, 16, 24, 32];
+/// What is tried: parts, and how dear storing is.
+const LADDER: [(u32, u32); 11] =
+    [(1, 4), (1, 16), (2, 4), (3, 4), (4, 4), (6, 16), (8, 16), (12, 16), (16, 16), (24, 16), (32, 16)];
 
 /// What a step must fit.
 pub(super) struct Fit<'f> {
@@ -52,8 +54,8 @@ impl Fit<'_> {
         }
         // What was taken until now can't be given back.
         let hopeless = first.until_now > self.limit;
-        for parts in PARTS.into_iter().filter(|_| !hopeless) {
-            let Some(options) = self.with_parts(parts) else { break };
+        for (parts, store) in LADDER.into_iter().filter(|_| !hopeless) {
+            let Some(options) = self.thriftier(parts, store) else { break };
             let plan = driver::plan(made.clone(), &options).map_err(LoadError::Compile)?;
             let found = planned(&plan, first.step.scratch)?;
             if found.peak <= self.limit {
@@ -67,13 +69,13 @@ impl Fit<'_> {
         Err(StepperError::Memory { planned, least, limit, plan: Box::new(best) })
     }
 
-    /// Options that cut the forward; `None` where the passes form no kernels.
-    fn with_parts(&self, parts: u32) -> Option<CompileOptions> {
+    /// Options that store less; `None` where the passes form no kernels.
+    fn thriftier(&self, parts: u32, store: u32) -> Option<CompileOptions> {
         let text = self.options.passes.clone().unwrap_or_else(|| self.options.level.pipeline_text().to_owned());
         let (before, after) = text.rsplit_once("fuse")?;
         let passes = match after.strip_prefix('(') {
-            Some(rest) => format!("{before}fuse(segments={parts},{rest}"),
-            None => format!("{before}fuse(segments={parts}){after}"),
+            Some(rest) => format!("{before}fuse(segments={parts},store={store},{rest}"),
+            None => format!("{before}fuse(segments={parts},store={store}){after}"),
         };
         let dump_dir = None;
         Some(CompileOptions { passes: Some(passes), dump_dir, ..self.options.clone() }).filter(|_| self.fuses())
