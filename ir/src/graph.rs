@@ -282,8 +282,13 @@ impl Function {
 
     /// Ops that its outputs depend on.
     pub fn live(&self) -> BTreeSet<NodeId> {
+        self.behind(self.outputs.iter().map(|o| o.value))
+    }
+
+    /// Ops that values depend on.
+    pub fn behind(&self, values: impl IntoIterator<Item = Value>) -> BTreeSet<NodeId> {
         let mut live: BTreeSet<NodeId> = BTreeSet::new();
-        let mut open: Vec<NodeId> = self.outputs.iter().map(|o| o.value.node).collect();
+        let mut open: Vec<NodeId> = values.into_iter().map(|v| v.node).collect();
         while let Some(id) = open.pop() {
             if live.insert(id) {
                 open.extend(self.node(id).operands.iter().map(|v| v.node));

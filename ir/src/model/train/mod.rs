@@ -45,7 +45,8 @@ pub struct Recipe<'r> {
     pub decay: IndexMap<String, f64>,
     /// Gradients together are scaled down to this L2 norm; `None`: never.
     pub clip_norm: Option<f64>,
-    /// Parameters that do not change, beside those that the module says are not trained.
+    /// Parameters that do not change, beside those that the module says are not trained and those that the output does
+    /// not depend on: another head's, which decay would shrink.
     pub frozen: Vec<String>,
 }
 
@@ -166,9 +167,11 @@ fn forward(module: &Module, function: &Function, recipe: &Recipe<'_>) -> Result<
     let data = f.inputs().len();
     let mut params: Vec<String> = Vec::new();
     let mut inputs: IndexMap<String, Value> = IndexMap::new();
+    let behind = f.behind(f.outputs().get(output).map(|o| o.value));
     for id in f.nodes() {
         let Op::Param { name, ty } = f.node(id).op.clone() else { continue };
-        if !is_trained(module, recipe, &name) && !renewed_name(&name) {
+        let trained = behind.contains(&id) && is_trained(module, recipe, &name);
+        if !trained && !renewed_name(&name) {
             continue;
         }
         let input = match inputs.get(&name) {

@@ -103,6 +103,24 @@ fn a_step_donates_all_of_its_state() {
     }
 }
 
+/// Of two heads the one that the loss looks at is trained; decay leaves the other.
+#[test]
+fn what_the_output_does_not_depend_on_is_no_state() {
+    let mut module = Mlp { layers: vec![4, 3, 2], ..Mlp::default() }.module(0).unwrap();
+    let f = module.entry_mut().unwrap();
+    let hidden = f.nodes().into_iter().find(|id| matches!(&f.node(*id).op, Op::DotGeneral { .. })).unwrap();
+    f.add_output("hidden", Value { node: hidden, result: 0 });
+    let made = train_module(&module, &recipe(Vec::new(), Some("hidden"))).unwrap();
+    let inputs = made.functions["train_step"].input_values();
+    let names: Vec<String> = inputs
+        .filter_map(|v| match made.functions["train_step"].op(v) {
+            Op::Input { name, .. } if name.starts_with("layers.") => Some(name.clone()),
+            _ => None,
+        })
+        .collect();
+    assert!(names.len() == 3 && names.iter().all(|name| name.starts_with("layers.0.")), "{names:?}");
+}
+
 #[test]
 fn what_cannot_be_trained_is_refused() {
     let module = Mlp { layers: vec![4, 2], ..Mlp::default() }.module(0).unwrap();

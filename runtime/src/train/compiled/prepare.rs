@@ -25,7 +25,7 @@ pub struct Parameters {
     pub frozen: Vec<String>,
     /// Running statistics that training renews.
     pub renewed: Vec<String>,
-    /// None of these: buffers, masks, statistics that are all frozen.
+    /// None of these: buffers, masks, weights of another output, statistics that are all frozen.
     pub constant: Vec<String>,
     /// What is odd about this, in sentences.
     pub notes: Vec<String>,
@@ -95,11 +95,17 @@ pub(super) fn take_floats(module: &mut Module) -> Result<(), StepperError> {
 /// Tensors that functions read, by what training does to them; before parameters become inputs.
 pub(super) fn parameters(module: &Module, config: &Config) -> Parameters {
     let mut found = Parameters { notes: notes(module, config), ..Parameters::default() };
-    let mut read = BTreeSet::new();
+    let (mut read, mut reached) = (BTreeSet::new(), BTreeSet::new());
+    let wanted = config.loss.output.as_deref();
     for f in module.functions.values() {
+        let output = f.outputs().iter().find(|o| wanted.is_none_or(|name| o.name == name));
+        let behind = f.behind(output.map(|o| o.value));
         for id in f.nodes() {
             if let Op::Param { name, .. } = &f.node(id).op {
                 read.insert(name.as_str());
+                if behind.contains(&id) {
+                    reached.insert(name.as_str());
+                }
             }
         }
     }
@@ -110,7 +116,7 @@ pub(super) fn parameters(module: &Module, config: &Config) -> Parameters {
             &mut found.renewed
         } else if floats && config.is_frozen(name) {
             &mut found.frozen
-        } else if param.trainable && floats {
+        } else if param.trainable && floats && reached.contains(name.as_str()) {
             found.elements += param.value.numel();
             &mut found.trained
         } else if floats {
