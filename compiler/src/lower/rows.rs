@@ -338,7 +338,9 @@ fn reduce_row(
 
 fn row_cut(rows: &Rows, large: &[&Large]) -> Cut {
     let length = &rows.length;
-    if length.known().is_some_and(|n| n <= TILE) {
+    // Where order is free a row somewhat longer than a tile is not worth two.
+    let most = if large.iter().all(|l| order_is_free(l)) { 2 * TILE } else { TILE };
+    if length.known().is_some_and(|n| n <= most) {
         return Cut { group: trailing(large), size: length.clone(), tiles: Dim::ONE, stores: Vec::new() };
     }
     cut(large, length, false)
@@ -353,7 +355,7 @@ fn reduce_in_tiles(
 ) -> Result<Vec<Reg>, LowerError> {
     let length = &rows.length;
     let cut = Cut { stores, ..row_cut(rows, large) };
-    if length.known().is_some_and(|n| n <= TILE) {
+    if cut.tiles == Dim::ONE {
         return tile(lowering, large, &cut, length, p, &Dim::ZERO);
     }
     let most = cut.tiles.known().unwrap_or(TILE);

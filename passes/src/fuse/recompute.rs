@@ -16,7 +16,7 @@
 //!                      '----> exp' --> mul' --> phi' -------------------------'
 //! ```
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use frit_ir::{Dim, Function, NodeId, Op, TensorType, Value};
 use petgraph::Direction;

@@ -22,8 +22,8 @@ pub struct Range {
 
 /// Anything.
 const ALL: Range = Range { low: f64::NEG_INFINITY, high: f64::INFINITY };
-/// Ops that are looked at for one question: facts are cheap or not worth it.
-const BUDGET: usize = 64;
+/// Ops that are looked at for one question, shared out among operands: facts are cheap or not worth it.
+const BUDGET: usize = 256;
 /// Largest constant whose elements are looked at.
 const LARGEST: usize = 1 << 10;
 
@@ -99,12 +99,12 @@ impl Range {
 impl Scope<'_> {
     /// The range of a value of f32 or f64; other types may be anything.
     pub fn range(&self, value: Value) -> Range {
-        self.range_within(value, &Path::Whole, &Assumed::default(), &mut BUDGET.clone())
+        self.range_within(value, &Path::Whole, &Assumed::default(), BUDGET)
     }
 
     /// The range of those elements of a value at whose places some conditions hold.
     pub fn range_where(&self, value: Value, assumed: &Assumed) -> Range {
-        self.range_within(value, &Path::Whole, assumed, &mut BUDGET.clone())
+        self.range_within(value, &Path::Whole, assumed, BUDGET)
     }
 
     /// Whether a reduce may have nothing to reduce.
@@ -113,17 +113,16 @@ impl Scope<'_> {
         !operand.is_some_and(|v| self.dims(v).iter().all(|d| d.known().is_some_and(|n| n > 0)))
     }
 
-    fn range_within(&self, value: Value, path: &Path, assumed: &Assumed, budget: &mut usize) -> Range {
+    fn range_within(&self, value: Value, path: &Path, assumed: &Assumed, budget: usize) -> Range {
         let range = self.range_of(value, path, assumed, budget);
         assumed.bound(value, path).map_or(range, |bound| range.intersection(bound))
     }
 
-    fn range_of(&self, value: Value, path: &Path, assumed: &Assumed, budget: &mut usize) -> Range {
+    fn range_of(&self, value: Value, path: &Path, assumed: &Assumed, budget: usize) -> Range {
         let float = self.ty(value).is_some_and(|t| matches!(t.dtype, DType::F32 | DType::F64));
-        if !float || *budget == 0 {
+        if !float || budget == 0 {
             return ALL;
         }
-        *budget -= 1;
         if let Some(tensor) = self.constant(value) {
             let elements = if tensor.numel() <= LARGEST { to_f64s(tensor) } else { None };
             let numbers = elements.iter().flatten().copied().filter(|v| !v.is_nan());
@@ -131,7 +130,9 @@ impl Scope<'_> {
         }
         let node = self.node(value);
         let path = path.through(&node.op);
-        let mut of = |i: usize| node.operands().get(i).map_or(ALL, |v| self.range_within(*v, &path, assumed, budget));
+        // What is deep on one side leaves enough for a constant on the other.
+        let share = (budget - 1) / node.operands().len().max(1);
+        let of = |i: usize| node.operands().get(i).map_or(ALL, |v| self.range_within(*v, &path, assumed, share));
         match &node.op {
             Op::Reshape { .. } | Op::Broadcast { .. } | Op::Transpose { .. } | Op::Slice { .. } => of(0),
             // An empty minimum is an infinity.
