@@ -32,7 +32,7 @@ mod tests;
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -162,25 +162,35 @@ impl std::fmt::Debug for Pool {
 }
 
 /// One run: the tiles not yet taken and what to do with them.
+///
+/// Tiles are taken from both ends, by half of the workers each: so of two threads each works on the same half of all
+/// tensors, step after step, and finds in its own cache what it wrote.
 struct Tiles<'a> {
     count: usize,
-    next: AtomicUsize,
+    /// How many are taken from the front, and in the upper half of the bits from the back.
+    taken: AtomicU64,
     job: &'a TileFn<'a>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
 impl<'a> Tiles<'a> {
     fn new(count: usize, job: &'a TileFn<'a>) -> Self {
-        Tiles { count, next: AtomicUsize::new(0), job, panic: Mutex::new(None) }
+        Tiles { count, taken: AtomicU64::new(0), job, panic: Mutex::new(None) }
     }
 
     /// Takes tiles until none is left.
     fn work(&self, worker: usize) {
+        const BACK: u64 = 1 << 32;
+        // Each thread may ask once more when all are taken.
+        let from_back = worker % 2 == 1 && self.count < u32::MAX as usize / 2;
         loop {
-            let tile = self.next.fetch_add(1, Ordering::Relaxed);
-            if tile >= self.count {
+            let taken = self.taken.fetch_add(if from_back { BACK } else { 1 }, Ordering::Relaxed);
+            let (front, back) = if self.count < u32::MAX as usize / 2 { (taken % BACK, taken / BACK) } else { (taken, 0) };
+            let (front, back) = (front as usize, back as usize);
+            if front.saturating_add(back) >= self.count {
                 return;
             }
+            let tile = if from_back { self.count - 1 - back } else { front };
             if let Err(payload) = catch_unwind(AssertUnwindSafe(|| (self.job)(tile, worker))) {
                 let mut first = self.panic.lock().unwrap_or_else(PoisonError::into_inner);
                 first.get_or_insert(payload);
