@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use frit_ir::builder::Builder;
-use frit_ir::{BinaryOp, DType, Function, NodeId, Op, TensorType, Value};
+use frit_ir::{BinaryOp, DType, Function, NodeId, Numerics, Op, TensorType, Value};
 
 use super::site::{Ruled, Site, refuse};
 use super::{GradError, contraction, control, elementwise, invariant, movement, reduction, window};
@@ -19,10 +19,11 @@ pub fn reverse(f: &mut Function, seeds: &[(Value, Value)], wanted: &[Value]) -> 
     let varied = varied(f, &order, wanted);
     let outputs: Vec<Value> = seeds.iter().map(|(output, _)| *output).collect();
     let dead = invariant::dead_operands(f, &order, &outputs);
+    let common = common(f, &order);
     let mut cotangents: HashMap<Value, Value> = HashMap::new();
     for &(output, cotangent) in seeds {
         if varied.contains(&output) {
-            add(f, &mut cotangents, output, cotangent)?;
+            add(f, &mut cotangents, output, cotangent, common)?;
         }
     }
     for &id in order.iter().rev() {
@@ -35,7 +36,7 @@ pub fn reverse(f: &mut Function, seeds: &[(Value, Value)], wanted: &[Value]) -> 
         if own.iter().all(Option::is_none) || !wants.contains(&true) {
             continue;
         }
-        let (origin, numerics) = (f.node(id).origin.clone(), f.node(id).numerics);
+        let (origin, numerics) = (f.node(id).origin.clone(), numerics_of(f, id, common));
         let mut b = Builder::new(f, origin);
         b.numerics = numerics;
         let mut site =
@@ -47,7 +48,7 @@ pub fn reverse(f: &mut Function, seeds: &[(Value, Value)], wanted: &[Value]) -> 
             if let Some(&target) = operands.get(operand)
                 && wants.get(operand) == Some(&true)
             {
-                add(f, &mut cotangents, target, value)?;
+                add(f, &mut cotangents, target, value, common)?;
             }
         }
     }
@@ -79,13 +80,37 @@ fn varied(f: &Function, order: &[NodeId], wanted: &[Value]) -> HashSet<Value> {
     varied
 }
 
+/// What all ops allow that take numerics.
+fn common(f: &Function, order: &[NodeId]) -> Numerics {
+    let all = order.iter().map(|id| f.node(*id)).filter(|n| n.op.takes_numerics()).map(|n| n.numerics);
+    let both = |a: Numerics, b: Numerics| Numerics {
+        contract: a.contract && b.contract,
+        reassociate: a.reassociate && b.reassociate,
+        approximate: a.approximate && b.approximate,
+    };
+    all.reduce(both).unwrap_or_default()
+}
+
+/// The numerics of an op's gradient: its own, or what all ops allow where it has none, as a broadcast, whose gradient is
+/// a sum.
+fn numerics_of(f: &Function, id: NodeId, common: Numerics) -> Numerics {
+    let node = f.node(id);
+    if node.op.takes_numerics() { node.numerics } else { common }
+}
+
 /// Adds to a value's cotangent.
-fn add(f: &mut Function, cotangents: &mut HashMap<Value, Value>, target: Value, value: Value) -> Result<(), GradError> {
+fn add(
+    f: &mut Function,
+    cotangents: &mut HashMap<Value, Value>,
+    target: Value,
+    value: Value,
+    common: Numerics,
+) -> Result<(), GradError> {
     let sum = match cotangents.get(&target) {
         None => value,
         Some(&before) => {
             let node = f.node(target.node);
-            let (op, origin, numerics) = (node.op.name(), node.origin.clone(), node.numerics);
+            let (op, origin, numerics) = (node.op.name(), node.origin.clone(), numerics_of(f, target.node, common));
             let mut b = Builder { function: f, origin: origin.clone(), numerics };
             let fail = |source| GradError::Rule { op, origin: origin.to_string(), source };
             b.op(Op::Binary(BinaryOp::Add), &[before, value]).map_err(fail)?

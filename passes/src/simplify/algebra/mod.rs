@@ -39,6 +39,7 @@ mod quotient;
 mod reciprocal;
 mod reduction;
 mod scope;
+mod slope;
 mod split;
 #[cfg(test)]
 mod tests;
@@ -174,6 +175,7 @@ pub fn rules() -> impl Iterator<Item = &'static Rule> {
         power::RULES,
         quotient::RULES,
         reciprocal::RULES,
+        slope::RULES,
         split::RULES,
         reduction::RULES,
         outward::RULES,
