@@ -185,7 +185,8 @@ impl<'a> Tiles<'a> {
         let from_back = worker % 2 == 1 && self.count < u32::MAX as usize / 2;
         loop {
             let taken = self.taken.fetch_add(if from_back { BACK } else { 1 }, Ordering::Relaxed);
-            let (front, back) = if self.count < u32::MAX as usize / 2 { (taken % BACK, taken / BACK) } else { (taken, 0) };
+            let (front, back) =
+                if self.count < u32::MAX as usize / 2 { (taken % BACK, taken / BACK) } else { (taken, 0) };
             let (front, back) = (front as usize, back as usize);
             if front.saturating_add(back) >= self.count {
                 return;

@@ -337,3 +337,16 @@ fn forming_takes_time_by_the_length_of_a_function() {
     // Each op was compared with all others of its kernel once: minutes.
     assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
 }
+
+#[test]
+fn equal_ops_of_one_kernel_are_one() {
+    let f = function(&[64, 64], |b, x| {
+        let twice = [(); 2].map(|()| b.unary(UnaryOp::Exp, x).expect("exp"));
+        let each = twice.map(|e| b.binary(BinaryOp::Mul, e, e).expect("mul"));
+        let sum = b.binary(BinaryOp::Add, each[0], each[1]).expect("add");
+        vec![sum, each[1]]
+    });
+    let mut module = Module::of(f);
+    passes(&mut module, "fuse");
+    assert_eq!(shape_of(&module), ["(exp mul add)"]);
+}

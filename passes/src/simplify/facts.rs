@@ -257,6 +257,53 @@ mod tests {
         assert!(norm.is_positive());
     }
 
+    /// `select(|x| <= 3 and |g| <= 2 for all g, e^x e^g, anything) + 1`, x repeated along an axis of two or the other.
+    fn guarded(straight: bool) -> Range {
+        let mut f = Function::new("infer");
+        let ty = |dims: &[i64]| frit_ir::TensorType {
+            dtype: DType::F32,
+            dims: dims.iter().map(|d| Dim::Known(*d)).collect(),
+        };
+        let (x, g, rest) = (f.add_input("x", ty(&[4])), f.add_input("g", ty(&[4])), f.add_input("rest", ty(&[4, 4])));
+        let mut b = Builder { function: &mut f, origin: Origin::named("test"), numerics: Numerics::STRICT };
+        let repeat = |b: &mut Builder<'_>, v: Value, axis: usize| {
+            b.op(Op::Broadcast { dims: ty(&[4, 4]).dims, axes: vec![axis] }, &[v]).unwrap()
+        };
+        let within = |b: &mut Builder<'_>, v: Value, limit: f64| {
+            let (size, limit) = (b.unary(UnaryOp::Abs, v).unwrap(), b.scalar(DType::F32, limit).unwrap());
+            b.binary(BinaryOp::Le, size, limit).unwrap()
+        };
+        let near = within(&mut b, x, 3.0);
+        let size = b.unary(UnaryOp::Abs, g).unwrap();
+        let most = b.reduce(size, vec![0], ReduceKind::Max, false).unwrap();
+        let small = within(&mut b, most, 2.0);
+        let both = b.binary(BinaryOp::And, near, small).unwrap();
+        let holds = repeat(&mut b, both, 0);
+        let parts = [(x, usize::from(!straight)), (g, 1)].map(|(v, axis)| {
+            let e = b.unary(UnaryOp::Exp, v).unwrap();
+            repeat(&mut b, e, axis)
+        });
+        let product = b.binary(BinaryOp::Mul, parts[0], parts[1]).unwrap();
+        let chosen = b.select_likely(holds, product, rest).unwrap();
+        let one = b.scalar(DType::F32, 1.0).unwrap();
+        let d = b.binary(BinaryOp::Add, chosen, one).unwrap();
+        f.add_output("d", d);
+        let params = IndexMap::new();
+        let scope = Scope { f: &f, params: &params };
+        assert_eq!(scope.range(d), ALL);
+        let (conditions, assumed) = Assumed::usual(&scope, &[d]);
+        assert_eq!(conditions, [holds]);
+        scope.range_where(d, &assumed)
+    }
+
+    #[test]
+    fn likely_conditions_bound_what_is_usual() {
+        let range = guarded(true);
+        assert!(range.low >= 1.0 && range.high <= 1.0 + 5.1_f64.exp(), "{range:?}");
+        // The condition speaks of x[i], the product takes x[j].
+        assert_eq!(guarded(false).high, f64::INFINITY);
+    }
+
     #[test]
     fn what_may_underflow_is_not_positive() {
         assert!(!range(|b, x| b.unary(UnaryOp::Exp, x).unwrap()).is_positive());

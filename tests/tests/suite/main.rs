@@ -21,4 +21,5 @@ mod shrinking;
 mod slices;
 mod state;
 mod tidy;
+mod ties;
 mod training;

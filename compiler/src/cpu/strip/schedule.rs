@@ -16,15 +16,17 @@ const FEW: usize = 10;
 
 /// The strip in the better order.
 pub(super) fn scheduled(strip: &Strip) -> Strip {
-    let order: Vec<usize> = (0..strip.ops.len()).collect();
-    let before = live(strip, &order);
+    let before = most_alive(strip);
     if before <= FEW {
         return strip.clone();
     }
-    let by_result = by_result(strip);
-    if live(strip, &by_result) >= before {
-        return strip.clone();
-    }
+    let other = by_result(strip);
+    if most_alive(&other) < before { other } else { strip.clone() }
+}
+
+/// The strip in the order of its results.
+pub(super) fn by_result(strip: &Strip) -> Strip {
+    let by_result = order(strip);
     let mut place = vec![0; strip.ops.len()];
     for (new, old) in by_result.iter().enumerate() {
         if let Some(slot) = place.get_mut(*old) {
@@ -55,7 +57,7 @@ fn renamed(op: Op, moved: &dyn Fn(Val) -> Val) -> Op {
 }
 
 /// Ops, result by result, always that which leaves fewest values alive.
-fn by_result(strip: &Strip) -> Vec<usize> {
+fn order(strip: &Strip) -> Vec<usize> {
     let count = strip.ops.len();
     let words = count.div_ceil(64);
     let mut needs: Vec<Bits> = Vec::with_capacity(count);
@@ -162,8 +164,8 @@ impl Alive<'_> {
 }
 
 /// The most values that are alive at once.
-fn live(strip: &Strip, order: &[usize]) -> usize {
-    let mut alive = Alive::of(strip, order.iter().copied());
-    order.iter().for_each(|i| alive.step(*i));
+pub(super) fn most_alive(strip: &Strip) -> usize {
+    let mut alive = Alive::of(strip, 0..strip.ops.len());
+    (0..strip.ops.len()).for_each(|i| alive.step(i));
     alive.most
 }

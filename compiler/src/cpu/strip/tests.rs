@@ -8,6 +8,7 @@ use frit_ir::{BinaryOp, DType, UnaryOp};
 use super::clif::ClifBackend;
 use super::eval::{StreamMemory, evaluate, is_defined};
 use super::lanes::lane_bits;
+use super::schedule::{by_result, most_alive, scheduled};
 use super::{
     Leaf, Op, Stream, StreamArg, Strip, StripAcc, StripBackend, StripSchedule, TypedOp, Unsupported, Val, x64,
 };
@@ -153,6 +154,8 @@ fn agree(seed: u64, rng: &mut Rng, strip: &Strip, target: &Arc<Target>, value: f
         let leaf = x64::compile(strip, bits, seed == 0).unwrap();
         assert_eq!(leaf.texts.asm.is_empty(), seed != 0);
         add(format!("x64, {} bits", bits.bits()), leaf);
+        let leaf = x64::compile(&by_result(strip), bits, false).unwrap();
+        add(format!("x64 in another order, {} bits", bits.bits()), leaf);
     }
     for n in (0..20).chain([31, 32, 33, 40, 64, 71, 130]) {
         let steps: Vec<usize> = strip
@@ -294,6 +297,28 @@ fn extremes_of_squares_agree_with_the_evaluator() {
             _ => Scalar::f32((rng.below(2001) as f32 - 1000.0) / 16.0),
         });
     }
+}
+
+#[test]
+fn what_is_computed_for_a_result_is_used_up_first() {
+    let mut strip = Strip::default();
+    let push = |strip: &mut Strip, op: Op| -> Val {
+        strip.ops.push(TypedOp { op, dtype: DType::F32 });
+        strip.ops.len() as Val - 1
+    };
+    strip.streams.push(Stream { dtype: DType::F32, gap: Some(4), loaded: true, stored: false });
+    let x = push(&mut strip, Op::Load(0));
+    // Two questions of each of twelve parts: all parts, then all squares.
+    let parts: Vec<Val> = (0..12)
+        .map(|i| {
+            let c = push(&mut strip, Op::Const(Scalar::f32(i as f32)));
+            push(&mut strip, Op::Binary(BinaryOp::Mul, x, c))
+        })
+        .collect();
+    let squares: Vec<Val> = parts.iter().map(|p| push(&mut strip, Op::Binary(BinaryOp::Mul, *p, *p))).collect();
+    strip.accs = parts.iter().chain(&squares).map(|v| StripAcc { combine: Combine::Sum, value: *v }).collect();
+    let (before, after) = (most_alive(&strip), most_alive(&scheduled(&strip)));
+    assert!(before > 10 && after <= 3, "{before} values at once became {after}");
 }
 
 #[test]
