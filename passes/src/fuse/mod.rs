@@ -43,7 +43,9 @@
 //! - F10 *Bits.* Whatever the grouping, results are those of the single ops: fusing never changes a result in strict
 //!   mode. Numerics stay on the ops of the body; which products round together with a sum is settled
 //!   before (`contract`).
-//! - F11 *Appends.* A `concat` that appends to a donated input, and the views that change nothing around it, are in no
+//! - F11 *Rows passed over.* A section that only a likely `select` of row values uses, as its second side, runs in the rows
+//!   whose condition, which needs no section, does not hold. The former stores that `select` in the section's kernel.
+//! - F12 *Appends.* A `concat` that appends to a donated input, and the views that change nothing around it, are in no
 //!   body ([`append()`]): the compiler writes only what is new.
 
 mod append;
