@@ -243,12 +243,7 @@ fn written(module: &Module) -> Numerics {
             let node = f.node(id);
             node.regions().iter().for_each(|region| all(region, seen));
             if node.op.takes_numerics() {
-                let (a, b) = (seen.unwrap_or(node.numerics), node.numerics);
-                *seen = Some(Numerics {
-                    contract: a.contract && b.contract,
-                    reassociate: a.reassociate && b.reassociate,
-                    approximate: a.approximate && b.approximate,
-                });
+                *seen = Some(seen.map_or(node.numerics, |seen| seen.meet(node.numerics)));
             }
         }
     }

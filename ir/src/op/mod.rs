@@ -610,4 +610,14 @@ impl Numerics {
     pub const STRICT: Numerics = Numerics { contract: false, reassociate: false, approximate: false };
     /// Everything is allowed.
     pub const FAST: Numerics = Numerics { contract: true, reassociate: true, approximate: true };
+
+    /// What both allow.
+    #[must_use]
+    pub fn meet(self, other: Numerics) -> Numerics {
+        Numerics {
+            contract: self.contract && other.contract,
+            reassociate: self.reassociate && other.reassociate,
+            approximate: self.approximate && other.approximate,
+        }
+    }
 }

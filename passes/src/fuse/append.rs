@@ -2,7 +2,7 @@
 //!
 //! In: a function and one of its donations. Out: the `concat` whose first operand is the input and whose result is the
 //! output, perhaps through views that change nothing, or why there is none. The compiler makes it a step that writes
-//! only the new elements behind the old ones, so it stays an op of its own, and so do the views (F11).
+//! only the new elements behind the old ones, so it stays an op of its own, and so do the views (F12).
 
 use std::collections::BTreeSet;
 

@@ -3,15 +3,14 @@
 //! What was copied to be computed again may end up in the kernel of what it was copied from, or two copies in one. Then
 //! they are one op there, one output, and one operand of every kernel that reads them, where more becomes equal in turn.
 
-use std::collections::hash_map::DefaultHasher;
 use std::collections::{HashMap, HashSet};
-use std::hash::{Hash, Hasher};
 
-use frit_ir::{Function, NodeId, Op, Value};
+use frit_ir::{Function, NodeId, Value};
 use petgraph::algo::toposort;
 use petgraph::graph::{DiGraph, NodeIndex};
 
 use super::outline::Outline;
+use crate::simplify::cse::{equal, key};
 
 /// Merges equal ops within each kernel. Gives what would have been stored twice, with what is stored.
 pub(super) fn merge(f: &Function, outlines: &mut [Outline]) -> HashMap<Value, Value> {
@@ -27,8 +26,9 @@ pub(super) fn merge(f: &Function, outlines: &mut [Outline]) -> HashMap<Value, Va
         });
         let mut seen: HashMap<u64, Vec<NodeId>> = HashMap::new();
         members.retain(|&id| {
-            let alike = seen.entry(key(f, id, same)).or_default();
-            let Some(&first) = alike.iter().find(|other| equal(f, **other, id, same)) else {
+            let standing = |v: Value| *same.get(&v).unwrap_or(&v);
+            let alike = seen.entry(key(f, id, &standing)).or_default();
+            let Some(&first) = alike.iter().find(|other| equal(f, **other, id, &standing)) else {
                 alike.push(id);
                 return true;
             };
@@ -60,31 +60,4 @@ fn in_order(outlines: &[Outline]) -> Vec<usize> {
     }
     // Kernels make no cycle. If they did, no merge would be the least harm.
     toposort(&graph, None).unwrap_or_default().into_iter().map(NodeIndex::index).collect()
-}
-
-fn operands(f: &Function, id: NodeId, same: &HashMap<Value, Value>) -> Vec<Value> {
-    let node = f.node(id);
-    let mut operands: Vec<Value> = node.operands().iter().map(|v| *same.get(v).unwrap_or(v)).collect();
-    if let Op::Binary(op) = node.op
-        && op.is_commutative()
-    {
-        operands.sort_unstable();
-    }
-    operands
-}
-
-fn key(f: &Function, id: NodeId, same: &HashMap<Value, Value>) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    f.node(id).op.name().hash(&mut hasher);
-    operands(f, id, same).hash(&mut hasher);
-    hasher.finish()
-}
-
-/// Ops of kernels have no regions.
-fn equal(f: &Function, a: NodeId, b: NodeId, same: &HashMap<Value, Value>) -> bool {
-    let (left, right) = (f.node(a), f.node(b));
-    left.op == right.op
-        && left.numerics == right.numerics
-        && left.results() == right.results()
-        && operands(f, a, same) == operands(f, b, same)
 }

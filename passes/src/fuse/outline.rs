@@ -53,11 +53,7 @@ impl Outline {
         if origin.is_empty() {
             origin = Origin::merge(nodes.iter().map(|n| &n.origin));
         }
-        let numerics = nodes.iter().filter(|n| n.op.takes_numerics()).map(|n| n.numerics).reduce(|a, b| Numerics {
-            contract: a.contract && b.contract,
-            reassociate: a.reassociate && b.reassociate,
-            approximate: a.approximate && b.approximate,
-        });
+        let numerics = nodes.iter().filter(|n| n.op.takes_numerics()).map(|n| n.numerics).reduce(Numerics::meet);
         let numerics = numerics.unwrap_or_default();
         f.add_op_with(Op::Fusion {}, &self.reads, vec![body], &origin, numerics)
     }

@@ -83,12 +83,7 @@ fn varied(f: &Function, order: &[NodeId], wanted: &[Value]) -> HashSet<Value> {
 /// What all ops allow that take numerics.
 fn common(f: &Function, order: &[NodeId]) -> Numerics {
     let all = order.iter().map(|id| f.node(*id)).filter(|n| n.op.takes_numerics()).map(|n| n.numerics);
-    let both = |a: Numerics, b: Numerics| Numerics {
-        contract: a.contract && b.contract,
-        reassociate: a.reassociate && b.reassociate,
-        approximate: a.approximate && b.approximate,
-    };
-    all.reduce(both).unwrap_or_default()
+    all.reduce(Numerics::meet).unwrap_or_default()
 }
 
 /// The numerics of an op's gradient: its own, or what all ops allow where it has none, as a broadcast, whose gradient is

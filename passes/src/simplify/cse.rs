@@ -42,8 +42,9 @@ pub fn merge_equal(f: &mut Function, context: &mut Context<'_>) -> Result<(), Pa
         {
             continue;
         }
-        let candidates = seen.entry(key(f, id)).or_default();
-        let Some(&kept) = candidates.iter().find(|other| equal(f, **other, id)) else {
+        let as_it_is = |v: Value| v;
+        let candidates = seen.entry(key(f, id, &as_it_is)).or_default();
+        let Some(&kept) = candidates.iter().find(|other| equal(f, **other, id, &as_it_is)) else {
             candidates.push(id);
             continue;
         };
@@ -63,9 +64,10 @@ pub fn merge_equal(f: &mut Function, context: &mut Context<'_>) -> Result<(), Pa
     Ok(())
 }
 
-fn operands(f: &Function, id: NodeId) -> Vec<Value> {
+/// Operands, each as what stands for it; of commutative ops in one order.
+fn operands(f: &Function, id: NodeId, standing: &dyn Fn(Value) -> Value) -> Vec<Value> {
     let node = f.node(id);
-    let mut operands = node.operands().to_vec();
+    let mut operands: Vec<Value> = node.operands().iter().map(|v| standing(*v)).collect();
     if let Op::Binary(op) = node.op
         && op.is_commutative()
     {
@@ -74,11 +76,12 @@ fn operands(f: &Function, id: NodeId) -> Vec<Value> {
     operands
 }
 
-fn key(f: &Function, id: NodeId) -> u64 {
+/// Equal for equal ops; `standing` gives what stands for an operand.
+pub(crate) fn key(f: &Function, id: NodeId, standing: &dyn Fn(Value) -> Value) -> u64 {
     let node = f.node(id);
     let mut hasher = DefaultHasher::new();
     node.op.name().hash(&mut hasher);
-    operands(f, id).hash(&mut hasher);
+    operands(f, id, standing).hash(&mut hasher);
     node.results().hash(&mut hasher);
     if let Op::Constant { value } = &node.op {
         // The ends of a large constant are enough to tell most apart.
@@ -88,11 +91,11 @@ fn key(f: &Function, id: NodeId) -> u64 {
     hasher.finish()
 }
 
-/// Bits decide, so that constants holding NaN merge and 0 and -0 don't: attributes hold no other floats that reach here.
-fn equal(f: &Function, a: NodeId, b: NodeId) -> bool {
+/// Whether ops without regions compute the same. Bits decide, so that constants holding NaN merge and 0 and -0 don't: attributes hold no other floats that reach here.
+pub(crate) fn equal(f: &Function, a: NodeId, b: NodeId, standing: &dyn Fn(Value) -> Value) -> bool {
     let (left, right) = (f.node(a), f.node(b));
     left.op == right.op
         && left.numerics == right.numerics
         && left.results() == right.results()
-        && operands(f, a) == operands(f, b)
+        && operands(f, a, standing) == operands(f, b, standing)
 }

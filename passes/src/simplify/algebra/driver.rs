@@ -87,7 +87,7 @@ fn visit(
         };
         let left: Vec<NodeId> = std::iter::once(id).chain(used).collect();
         let calculating = left.iter().map(|n| f.node(*n)).filter(|n| n.op.takes_numerics());
-        let numerics = calculating.map(|n| n.numerics).reduce(meet).unwrap_or_default();
+        let numerics = calculating.map(|n| n.numerics).reduce(Numerics::meet).unwrap_or_default();
         if !rule.needs.met(numerics) {
             context.near_miss(rule.name, &f.node(id).origin, "the ops' numerics don't allow it");
             continue;
@@ -118,14 +118,6 @@ fn visit(
         return Ok(Some(touched.into_iter().collect()));
     }
     Ok(None)
-}
-
-fn meet(a: Numerics, b: Numerics) -> Numerics {
-    Numerics {
-        contract: a.contract && b.contract,
-        reassociate: a.reassociate && b.reassociate,
-        approximate: a.approximate && b.approximate,
-    }
 }
 
 /// Removes an op that nothing uses, and what only it used.

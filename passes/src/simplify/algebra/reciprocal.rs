@@ -84,13 +84,6 @@ fn conditions(s: &Scope<'_>, divisors: &[Value]) -> Option<Vec<Value>> {
         .then_some(conditions)
 }
 
-/// Whether a value is only what a likely condition falls back to.
-fn is_fallback(s: &Scope<'_>, v: Value) -> bool {
-    let rare = |(user, i): &(NodeId, usize)| *i == 2 && matches!(s.f.node(*user).op, Op::Select { likely } if likely.0);
-    let uses = s.f.uses(v);
-    !uses.is_empty() && uses.iter().all(rare)
-}
-
 /// `usual` where all conditions hold, else `rare`.
 fn where_likely(b: &mut Builder<'_>, conditions: &[Value], usual: Value, rare: Value) -> Built {
     conditions.iter().rev().try_fold(usual, |usual, c| b.select_likely(*c, usual, rare))
@@ -155,7 +148,7 @@ fn by_joined(s: &Scope<'_>, id: NodeId) -> Outcome {
     let Some(w) = partner(s, y).filter(|w| s.dims(*w) == s.dims(y)) else { return Outcome::No };
     // A product that it meets another in goes first.
     let meets = s.f.uses(root).iter().any(|(user, _)| pair(s, *user).is_some());
-    if is_fallback(s, root) || meets {
+    if s.is_fallback(root) || meets {
         return Outcome::No;
     }
     if is_rounded(s, root) {
@@ -207,7 +200,7 @@ fn likely_zero(s: &Scope<'_>, id: NodeId) -> Outcome {
         return Outcome::No;
     };
     let is_zero = |v: Value| s.number(v) == Some(0.0);
-    if x != a || !is_zero(nought) || !is_zero(*zero) || is_fallback(s, Value { node: id, result: 0 }) {
+    if x != a || !is_zero(nought) || !is_zero(*zero) || s.is_fallback(Value { node: id, result: 0 }) {
         return Outcome::No;
     }
     let (conditions, assumed) = Assumed::usual(s, &[e]);

@@ -62,6 +62,14 @@ impl<'a> Scope<'a> {
         self.f.use_count(value) == 1
     }
 
+    /// Whether a value is only what likely conditions fall back to.
+    pub fn is_fallback(&self, value: Value) -> bool {
+        let rare =
+            |(user, i): &(NodeId, usize)| *i == 2 && matches!(self.f.node(*user).op, Op::Select { likely } if likely.0);
+        let uses = self.f.uses(value);
+        !uses.is_empty() && uses.iter().all(rare)
+    }
+
     /// A constant or a parameter: what trains parameters takes them as inputs.
     pub fn constant(&self, value: Value) -> Option<&'a Tensor> {
         match &self.node(value).op {

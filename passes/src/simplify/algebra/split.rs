@@ -44,9 +44,7 @@ fn split_exp(s: &Scope<'_>, id: NodeId) -> Outcome {
         (None, None) => return Outcome::No,
     };
     // What the guard falls back to stays.
-    let rare = |(user, i): &(NodeId, usize)| *i == 2 && matches!(s.f.node(*user).op, Op::Select { likely } if likely.0);
-    let uses = s.f.uses(root);
-    if !uses.is_empty() && uses.iter().all(rare) {
+    if s.is_fallback(root) {
         return Outcome::No;
     }
     let part = |v: Value, negative: bool| match (&s.node(v).op, s.operand(v.node, 0)) {
