@@ -17,7 +17,7 @@ use crate::cpu::abi::KernelCode;
 use crate::cpu::{CodeError, CodeOptions, Vectors};
 use crate::generate::{Generated, generate};
 use crate::plan::Plan;
-use crate::plan::build::{BuildError, KernelSource, build_all};
+use crate::plan::build::{BuildError, Built, GenerateAll, KernelSource, build_all};
 
 /// How to compile.
 #[derive(Clone, Debug)]
@@ -211,9 +211,7 @@ pub fn compile(mut module: Module, options: &Options) -> Result<Compiled, Compil
         };
         generated.into_iter().map(|g| g.map(&mut keep)).collect()
     };
-    let fixed: Vec<(String, Tensor)> = options.fixed.iter().map(|(n, t)| (n.clone(), t.clone())).collect();
-    let numerics = options.math.numerics().unwrap_or_else(|| written(&module));
-    let mut built = build_all(&module, numerics, &fixed, &mut compile_all)?;
+    let mut built = build(&module, options, &mut compile_all)?;
     // Every kernel has code by now: its source shows the schedule that the code follows.
     for (kernel, schedule) in built.kernels.iter_mut().zip(schedules) {
         kernel.schedule = schedule;
@@ -230,10 +228,14 @@ pub fn compile(mut module: Module, options: &Options) -> Result<Compiled, Compil
 /// As [`compile`].
 pub fn plan(mut module: Module, options: &Options) -> Result<Plan, CompileError> {
     run_passes(&mut module, &pipeline(options)?, options)?;
-    let fixed: Vec<(String, Tensor)> = options.fixed.iter().map(|(n, t)| (n.clone(), t.clone())).collect();
-    let numerics = options.math.numerics().unwrap_or_else(|| written(&module));
     let mut no_code = |kernels: &[KernelSource]| kernels.iter().map(|_| Ok(KernelCode::default())).collect();
-    Ok(build_all(&module, numerics, &fixed, &mut no_code)?.plan)
+    Ok(build(&module, options, &mut no_code)?.plan)
+}
+
+fn build(module: &Module, options: &Options, generate: &mut GenerateAll<'_>) -> Result<Built, CompileError> {
+    let fixed: Vec<(String, Tensor)> = options.fixed.iter().map(|(n, t)| (n.clone(), t.clone())).collect();
+    let numerics = options.math.numerics().unwrap_or_else(|| written(module));
+    Ok(build_all(module, numerics, &fixed, generate)?)
 }
 
 /// What every op of the module allows.

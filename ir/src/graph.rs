@@ -378,6 +378,13 @@ impl Function {
         self.insert(op, operands.to_vec(), results, regions, origin.clone(), Numerics::STRICT)
     }
 
+    /// Adds an op as another one is, perhaps of another function, with its regions and numerics, on operands of the same
+    /// types.
+    pub fn add_copy(&mut self, node: &Node, operands: &[Value]) -> NodeId {
+        let Node { op, origin, numerics, results, regions, .. } = node.clone();
+        self.insert(op, operands.to_vec(), results, regions, origin, numerics)
+    }
+
     fn insert(
         &mut self,
         op: Op,

@@ -160,6 +160,12 @@ def versions():
     return {name: version(name) for name in names}
 
 
+def write_report(path, records):
+    """Records, with where, when and beside what they were taken."""
+    report = {"cpu": cpu(), "date": time.strftime("%Y-%m-%d"), "versions": versions(), "records": records}
+    pathlib.Path(path).write_text(json.dumps(report, indent=1) + "\n")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
@@ -193,8 +199,7 @@ def main():
         for worker in workers.values():
             worker.close()
     if options.json:
-        report = {"cpu": cpu(), "date": time.strftime("%Y-%m-%d"), "versions": versions(), "records": records}
-        pathlib.Path(options.json).write_text(json.dumps(report, indent=1) + "\n")
+        write_report(options.json, records)
 
 
 def with_packages():

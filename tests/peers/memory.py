@@ -9,10 +9,10 @@ own, on as many threads), a run of the same networks on the same data: AdamW, cr
 a checkpoint of parameters and moments. torch keeps pictures as bytes too, and makes numbers of a batch when it is used.
 Rows with a limit run frit under `--memory-limit`. The script fails where planned and measured differ by more than 5 %.
 """
-import argparse, fnmatch, json, pathlib, subprocess, sys, tempfile
+import argparse, fnmatch, pathlib, subprocess, sys, tempfile
 
 import frit
-from matmul import cpu, versions, with_packages
+from matmul import cpu, with_packages, write_report
 
 DATA = pathlib.Path("/usr/share/datasets/fashion-mnist")
 # Network, layers, batch, data, share of what frit takes that it is held to.
@@ -136,7 +136,7 @@ def main():
                 wrong.append(f"{title}: torch takes less")
             records.append({"network": title, "planned": planned, "measured": measured, "torch": torch, "memory": found["memory"]})
     if options.json:
-        pathlib.Path(options.json).write_text(json.dumps({"cpu": cpu(), "versions": versions(), "records": records}, indent=1) + "\n")
+        write_report(options.json, records)
     if wrong:
         sys.exit("\n".join(wrong))
 

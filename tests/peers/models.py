@@ -14,10 +14,10 @@ is faster). Rows `@128` hold frit's vectors to 128 bits. The first run exports a
 
 Where torch.compile refuses a network or finds no C++ compiler, its column is empty and the reason is printed.
 """
-import argparse, fnmatch, hashlib, json, math, os, pathlib, shutil, subprocess, sys, time
+import argparse, fnmatch, hashlib, math, os, pathlib, shutil, subprocess, sys, time
 
 import frit
-from matmul import Worker, cpu, versions, with_packages
+from matmul import Worker, cpu, with_packages, write_report
 
 HERE = pathlib.Path(__file__).resolve().parent
 EXPORT = HERE.parent / "exports" / "export.py"
@@ -258,8 +258,7 @@ def main():
             if chosen:
                 print(f"geometric mean, {label:<8} {means['onnxruntime']:>8.2f} x onnxruntime, {means['torch']:.2f} x torch.compile")
     if options.json:
-        report = {"cpu": cpu(), "date": time.strftime("%Y-%m-%d"), "versions": versions(), "records": records}
-        pathlib.Path(options.json).write_text(json.dumps(report, indent=1) + "\n")
+        write_report(options.json, records)
 
 
 if __name__ == "__main__":

@@ -15,10 +15,10 @@ Rows `@128` hold frit's vectors to 128 bits (torch's stay as wide as the machine
 Before anything is timed, torch and `frit train` take a few steps from the same initial values on the same batch; their
 losses must agree, under strict and fast math.
 """
-import argparse, fnmatch, json, os, pathlib, statistics, subprocess, sys, tempfile, time
+import argparse, fnmatch, json, os, pathlib, statistics, subprocess, sys, tempfile
 
 import frit
-from matmul import cpu, versions, with_packages
+from matmul import cpu, with_packages, write_report
 from models import Frit, Peer, burst, rounds_of
 
 LAYERS, GRID, ORDER = (784, 64, 10), 3, 3
@@ -238,8 +238,7 @@ def main():
         for worker in peers.values():
             worker.close()
     if options.json:
-        report = {"cpu": cpu(), "date": time.strftime("%Y-%m-%d"), "versions": versions(), "records": records}
-        pathlib.Path(options.json).write_text(json.dumps(report, indent=1) + "\n")
+        write_report(options.json, records)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ use std::cell::LazyCell;
 use std::collections::HashMap;
 
 use frit_ir::{BinaryOp, DType, Dim, Function, NodeId, Op, OpClass, ReduceKind, Value};
-use frit_passes::fuse::kernel_shape;
+use frit_passes::fuse::{kernel_shape, reduces_neighbours};
 
 use super::combine::{combine_of, reduced_index, reduction_type};
 use super::emit::{Emitter, UNROLLED};
@@ -257,7 +257,7 @@ fn reduce_rarely(lowering: &mut Lowering<'_>, rows: &Rows, large: &[&Large], p: 
     }
     let then = lowering.e.close();
     lowering.e.open();
-    let written = reduce_in_tiles(lowering, rows, large, p, Vec::new()).map(|results| {
+    let written = reduce_in_tiles(lowering, rows, large, p, &row_cut(rows, large)).map(|results| {
         for (value, &buffer) in results.into_iter().zip(&kept) {
             lowering.e.kb.push(Stmt::Store { buffer, index: Dim::ZERO, value });
         }
@@ -331,7 +331,7 @@ fn reduce_row(
 ) -> Result<Vec<Reg>, LowerError> {
     let mut cut = row_cut(rows, large);
     take_stores(lowering, rows, level, &mut cut)?;
-    let results = reduce_in_tiles(lowering, rows, large, p, cut.stores.clone())?;
+    let results = reduce_in_tiles(lowering, rows, large, p, &cut)?;
     stored(lowering, &cut);
     Ok(results)
 }
@@ -351,18 +351,17 @@ fn reduce_in_tiles(
     rows: &Rows,
     large: &[&Large],
     p: &Dim,
-    stores: Vec<(Value, BufferId)>,
+    cut: &Cut,
 ) -> Result<Vec<Reg>, LowerError> {
     let length = &rows.length;
-    let cut = Cut { stores, ..row_cut(rows, large) };
     if cut.tiles == Dim::ONE {
-        return tile(lowering, large, &cut, length, p, &Dim::ZERO);
+        return tile(lowering, large, cut, length, p, &Dim::ZERO);
     }
     let most = cut.tiles.known().unwrap_or(TILE);
     let partials: Vec<Partial> = large.iter().map(|l| Partial::local(lowering, l, most)).collect();
     let (var, t) = lowering.e.var(&cut.tiles);
     lowering.e.open();
-    let written = tile(lowering, large, &cut, length, p, &t)
+    let written = tile(lowering, large, cut, length, p, &t)
         .and_then(|results| store_partials(lowering, large, &partials, &results, p, &t));
     let body = lowering.e.close();
     written?;
@@ -380,10 +379,7 @@ fn part_of_rows(rows: &Rows, value: Value, count: &Dim) -> Option<Dim> {
 fn is_trailing(lowering: &mut Lowering<'_>, large: &Large) -> Result<bool, LowerError> {
     let node = lowering.body.node(large.value.node);
     let (Op::Reduce { axes, .. }, Some(&x)) = (&node.op, node.operands().first()) else { return Ok(false) };
-    let dims = lowering.e.dims(x)?;
-    let mut kept = (0..dims.len()).filter(|a| !axes.contains(a) && dims[*a] != Dim::ONE);
-    let first = axes.iter().copied().filter(|a| dims[*a] != Dim::ONE).min().unwrap_or(dims.len());
-    Ok(kept.all(|axis| axis < first))
+    Ok(reduces_neighbours(&lowering.e.dims(x)?, axes))
 }
 
 /// Outputs that need no reduction and have an element for each group of a row's first reductions are stored in their

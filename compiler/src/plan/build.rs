@@ -740,8 +740,7 @@ fn lone_body(f: &Function, node: &Node) -> Result<(Function, Vec<Value>), BuildE
         inner.insert(operand, value);
     }
     let operands: Vec<Value> = node.operands().iter().map(|v| inner[v]).collect();
-    let copy = body.add_typed(node.op.clone(), &operands, node.results().to_vec(), Vec::new(), &node.origin);
-    body.set_numerics(copy, node.numerics);
+    let copy = body.add_copy(node, &operands);
     for result in 0..node.results().len() {
         body.add_output(&format!("out{result}"), Value { node: copy, result });
     }

@@ -74,7 +74,9 @@ use former::{Former, Graph};
 use outline::Outline;
 use space::is_small;
 pub(crate) use space::keeps_order;
-pub use space::{Factor, KernelShape, Place, Refusal, Space, is_fusable, kernel_shape, kernel_shape_of};
+pub use space::{
+    Factor, KernelShape, Place, Refusal, Space, is_fusable, kernel_shape, kernel_shape_of, reduces_neighbours,
+};
 
 /// Most elements of a reduce that is written out (F3).
 pub const SMALL_REDUCE: i64 = 16;

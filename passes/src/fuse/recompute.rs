@@ -76,7 +76,7 @@ struct Cut {
 }
 
 /// Whether an op's result may come out of the kernel that uses it.
-fn is_source(op: &Op) -> bool {
+pub(super) fn is_source(op: &Op) -> bool {
     matches!(op, Op::Constant { .. } | Op::Iota { .. } | Op::DimValue { .. })
 }
 
@@ -227,8 +227,7 @@ impl Levels {
         open.extend(cut.copied.iter().flat_map(|id| rare(*id)));
         while let Some(value) = open.pop() {
             let lies = self.given.contains(&value.node) || self.stored.contains(&value) || cut.stored.contains(&value);
-            let source = matches!(f.op(value), Op::Input { .. } | Op::Param { .. });
-            if !lies && !source && copied.insert(value.node) {
+            if !lies && copied.insert(value.node) {
                 open.extend(f.node(value.node).operands());
             }
         }
@@ -252,13 +251,10 @@ impl Levels {
         let order: Vec<NodeId> = earlier.copied().filter(|id| copied.contains(id)).collect();
         let mut made = Vec::with_capacity(order.len());
         for id in order {
-            let node = f.node(id);
+            let node = f.node(id).clone();
             let moved = |v: &Value| Value { node: copies.get(&v.node).copied().unwrap_or(v.node), ..*v };
             let operands: Vec<Value> = node.operands().iter().map(moved).collect();
-            let (op, types, origin) = (node.op.clone(), node.results().to_vec(), node.origin.clone());
-            let (regions, numerics) = (node.regions().to_vec(), node.numerics);
-            let copy = f.add_typed(op, &operands, types, regions, &origin);
-            f.set_numerics(copy, numerics);
+            let copy = f.add_copy(&node, &operands);
             copies.insert(id, copy);
             made.push(copy);
         }

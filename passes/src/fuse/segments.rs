@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use frit_ir::{Function, NodeId, Op, Origin, Value};
 
 use super::cost;
+use super::recompute::is_source as is_free;
 use crate::manager::{Context, PassError};
 
 const RULE: &str = "segment";
@@ -66,10 +67,6 @@ fn is_source(op: &Op) -> bool {
     matches!(op, Op::Input { .. } | Op::Param { .. }) || is_free(op)
 }
 
-fn is_free(op: &Op) -> bool {
-    matches!(op, Op::Constant { .. } | Op::Iota { .. } | Op::DimValue { .. })
-}
-
 fn bytes(f: &Function, value: Value) -> f64 {
     f.ty(value).tensor().map_or(0.0, |ty| cost::elements(ty) * ty.dtype.size() as f64)
 }
@@ -97,12 +94,7 @@ struct Again {
 
 impl Forward {
     fn of(f: &Function, parts: usize) -> Option<Forward> {
-        let (mut needed, mut open) = (HashSet::new(), vec![f.outputs().first()?.value.node]);
-        while let Some(id) = open.pop() {
-            if needed.insert(id) {
-                open.extend(f.node(id).operands().iter().map(|v| v.node));
-            }
-        }
+        let needed = f.behind([f.outputs().first()?.value]);
         let all = f.toposort()?;
         let order: Vec<NodeId> =
             all.into_iter().filter(|id| needed.contains(id) && !is_source(&f.node(*id).op)).collect();
@@ -264,9 +256,7 @@ impl Again {
         for &id in &self.ops {
             let node = f.node(id);
             let inside: Vec<Value> = node.operands().iter().filter_map(|v| map.get(v).copied()).collect();
-            let (results, regions) = (node.results().to_vec(), node.regions().to_vec());
-            let copy = body.add_typed(node.op.clone(), &inside, results, regions, &node.origin);
-            body.set_numerics(copy, node.numerics);
+            let copy = body.add_copy(node, &inside);
             for result in 0..node.results().len() {
                 map.insert(Value { node: id, result }, Value { node: copy, result });
             }
@@ -281,7 +271,7 @@ impl Again {
         let origin = Origin::merge(own);
         let op = Op::Composite { name: NAME.to_owned(), attributes: BTreeMap::new() };
         // Who reads them: the gradient, but not the composite itself, which is not there yet, nor the forward.
-        let forward: HashSet<NodeId> = self.forward_users(f);
+        let forward = f.behind(f.outputs().first().map(|output| output.value));
         let node = f.add_typed(op, &operands, results, vec![body], &origin);
         for (result, &value) in self.asked.iter().enumerate() {
             for (user, operand) in f.uses(value) {
@@ -291,18 +281,6 @@ impl Again {
             }
         }
         node
-    }
-
-    /// Users of what is asked for that the loss needs.
-    fn forward_users(&self, f: &Function) -> HashSet<NodeId> {
-        let (mut needed, mut open) = (HashSet::new(), Vec::new());
-        open.extend(f.outputs().first().map(|output| output.value.node));
-        while let Some(id) = open.pop() {
-            if needed.insert(id) {
-                open.extend(f.node(id).operands().iter().map(|v| v.node));
-            }
-        }
-        needed
     }
 }
 

@@ -38,8 +38,17 @@ pub struct Space {
 impl Space {
     /// Whether the elements of a row are neighbours.
     pub fn is_trailing(&self) -> bool {
-        matches!(self.factors.as_slice(), [.., last] if last.reduced && self.factors.iter().filter(|f| f.reduced).count() == 1)
+        are_trailing(&self.factors)
     }
+}
+
+fn are_trailing(factors: &[Factor]) -> bool {
+    matches!(factors, [Factor { reduced: true, .. }] | [Factor { reduced: false, .. }, Factor { reduced: true, .. }])
+}
+
+/// Whether a reduce over some axes runs over neighbours: [`Space::is_trailing`] of its space.
+pub fn reduces_neighbours(dims: &[Dim], axes: &[usize]) -> bool {
+    are_trailing(&factors(dims.iter().enumerate().map(|(i, d)| (d, axes.contains(&i)))))
 }
 
 /// Where a value is computed (F6).

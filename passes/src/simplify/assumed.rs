@@ -116,6 +116,6 @@ impl Assumed {
     pub(super) fn bound(&self, value: Value, path: &Path) -> Option<Range> {
         let fits = |at: &Option<Path>| at.as_ref().is_none_or(|at| at == path && *at != Path::Elsewhere);
         let bounds = self.bounds.iter().filter(|(v, at, _)| *v == value && fits(at)).map(|(_, _, range)| *range);
-        bounds.reduce(|a, b| Range { low: a.low.max(b.low), high: a.high.min(b.high) })
+        bounds.reduce(Range::intersection)
     }
 }

@@ -55,7 +55,7 @@ impl Range {
     }
 
     /// What lies in both.
-    fn intersection(self, other: Range) -> Range {
+    pub(super) fn intersection(self, other: Range) -> Range {
         Range { low: self.low.max(other.low), high: self.high.min(other.high) }
     }
 

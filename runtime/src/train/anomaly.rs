@@ -112,13 +112,10 @@ fn tapped(f: &Function, order: &[NodeId]) -> Result<(Function, Vec<Value>), Type
         let node = f.node(id);
         let made = match &node.op {
             Op::Input { name, ty } => copy.add_input(name, ty.clone()).node,
-            op => {
+            _ => {
                 let moved = |v: &Value| Value { node: copies.get(&v.node).copied().unwrap_or(v.node), ..*v };
                 let operands: Vec<Value> = node.operands().iter().map(moved).collect();
-                let (results, regions) = (node.results().to_vec(), node.regions().to_vec());
-                let made = copy.add_typed(op.clone(), &operands, results, regions, &node.origin);
-                copy.set_numerics(made, node.numerics);
-                made
+                copy.add_copy(node, &operands)
             }
         };
         copies.insert(id, made);
@@ -170,25 +167,12 @@ fn first(f: &Function, order: &[NodeId], taps: &HashMap<Value, i32>, bad: Value)
         Op::Input { name, .. } | Op::Param { name, .. } => format!("`{name}` has {kind} before the step"),
         op => {
             let from = if operands(id) == Some(FINITE) { " of finite operands" } else { "" };
-            let part = if is_forward(f, id) { "" } else { "in the gradient or update, " };
+            // The first output is the loss.
+            let forward = f.behind(f.outputs().first().map(|output| output.value)).contains(&id);
+            let part = if forward { "" } else { "in the gradient or update, " };
             format!("`{}` of `{}` ({part}{}) gives {kind}{from}", op.name(), node.origin, types.join(", "))
         }
     })
-}
-
-/// Whether the first output, the loss, depends on an op.
-fn is_forward(f: &Function, id: NodeId) -> bool {
-    let (mut seen, mut open) = (HashSet::new(), Vec::new());
-    open.extend(f.outputs().first().map(|output| output.value.node));
-    while let Some(at) = open.pop() {
-        if at == id {
-            return true;
-        }
-        if seen.insert(at) {
-            open.extend(f.node(at).operands().iter().map(|v| v.node));
-        }
-    }
-    false
 }
 
 #[cfg(test)]

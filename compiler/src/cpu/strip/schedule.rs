@@ -6,6 +6,8 @@
 //!
 //! What holds: stores keep their order, and no load that came before a store comes after it.
 
+use std::borrow::Cow;
+
 use super::{Op, Strip, TypedOp, Val, operands};
 
 /// Sets of ops, a bit each.
@@ -15,13 +17,13 @@ type Bits = Vec<u64>;
 const FEW: usize = 10;
 
 /// The strip in the better order.
-pub(super) fn scheduled(strip: &Strip) -> Strip {
+pub(super) fn scheduled(strip: &Strip) -> Cow<'_, Strip> {
     let before = most_alive(strip);
     if before <= FEW {
-        return strip.clone();
+        return Cow::Borrowed(strip);
     }
     let other = by_result(strip);
-    if most_alive(&other) < before { other } else { strip.clone() }
+    if most_alive(&other) < before { Cow::Owned(other) } else { Cow::Borrowed(strip) }
 }
 
 /// The strip in the order of its results.
@@ -84,25 +86,21 @@ fn order(strip: &Strip) -> Vec<usize> {
     let mut left: Vec<usize> = strip.accs.iter().map(|acc| acc.value as usize).collect();
     left.sort_unstable();
     left.dedup();
-    let mut alive = Alive::of(strip, 0..count);
+    let mut alive = Alive::of(strip);
     let (mut done, mut order): (Bits, Vec<usize>) = (vec![0; words], Vec::with_capacity(count));
     loop {
         // What is left to compute for a result, in order.
-        let more = |root: usize, done: &Bits| -> Vec<usize> {
+        let more = |root: usize| -> Vec<usize> {
             let need = needs.get(root).map_or(&[][..], Vec::as_slice);
-            let new = need.iter().zip(done).map(|(need, done)| need & !done).enumerate();
+            let new = need.iter().zip(&done).map(|(need, done)| need & !done).enumerate();
             new.flat_map(|(word, new)| (0..64).filter(move |bit| new >> bit & 1 == 1).map(move |bit| 64 * word + bit))
                 .collect()
         };
-        let mut best: Option<(usize, usize, usize)> = None;
-        for root in left.iter().chain(stores.peek()).copied() {
-            let ops = more(root, &done);
-            let after = alive.after(&ops);
-            let this = (after, ops.len(), root);
-            best = Some(best.map_or(this, |best| best.min(this)));
-        }
-        let Some((_, _, root)) = best else { break };
-        let ops = more(root, &done);
+        let each = left.iter().chain(stores.peek()).map(|root| {
+            let ops = more(*root);
+            (alive.after(&ops), ops.len(), *root, ops)
+        });
+        let Some((_, _, root, ops)) = each.min() else { break };
         ops.iter().for_each(|i| alive.step(*i));
         left.retain(|other| *other != root);
         stores.next_if_eq(&root);
@@ -124,9 +122,9 @@ struct Alive<'s> {
 }
 
 impl Alive<'_> {
-    fn of(strip: &Strip, ops: impl Iterator<Item = usize>) -> Alive<'_> {
+    fn of(strip: &Strip) -> Alive<'_> {
         let mut left = vec![0_u32; strip.ops.len()];
-        for v in ops.filter_map(|i| strip.ops.get(i)).flat_map(|typed| operands(&typed.op)) {
+        for v in strip.ops.iter().flat_map(|typed| operands(&typed.op)) {
             if let Some(n) = left.get_mut(v as usize) {
                 *n += 1;
             }
@@ -165,7 +163,7 @@ impl Alive<'_> {
 
 /// The most values that are alive at once.
 pub(super) fn most_alive(strip: &Strip) -> usize {
-    let mut alive = Alive::of(strip, 0..strip.ops.len());
+    let mut alive = Alive::of(strip);
     (0..strip.ops.len()).for_each(|i| alive.step(i));
     alive.most
 }
