@@ -266,7 +266,7 @@ impl Counter<'_> {
         }
         accs.iter().for_each(|(combine, reg)| body.add(&self.combined(*combine, *reg), 1.0));
         let chain = accs.iter().map(|(combine, _)| match combine {
-            Combine::Sum | Combine::Prod => Chain::Sum,
+            Combine::Sum | Combine::Dot(_) | Combine::Prod => Chain::Sum,
             Combine::Min | Combine::Max | Combine::ArgMin(_) | Combine::ArgMax(_) => Chain::Extreme,
         });
         self.phase.scalar.add(&before, calls);
@@ -279,6 +279,7 @@ impl Counter<'_> {
         let none = Instructions::default();
         match (combine, float) {
             (Combine::Sum, true) => Instructions { sums: 1.0, flops: 1.0, ..none },
+            (Combine::Dot(_), true) => Instructions { products: 1.0, flops: 2.0, ..none },
             (Combine::Prod, true) => Instructions { products: 1.0, flops: 1.0, ..none },
             (Combine::Min | Combine::Max, true) => Instructions { others: EXTREME, flops: 1.0, ..none },
             (Combine::ArgMin(_) | Combine::ArgMax(_), true) => Instructions { others: 6.0, flops: 1.0, ..none },

@@ -32,7 +32,7 @@ enum State {
 
 /// Whether the order of combination shows in the result.
 fn is_ordered(combine: Combine, dtype: DType) -> bool {
-    matches!(combine, Combine::Sum | Combine::Prod) && dtype.class() == Class::Float
+    matches!(combine, Combine::Sum | Combine::Dot(_) | Combine::Prod) && dtype.class() == Class::Float
 }
 
 impl Function<'_, '_> {
@@ -116,7 +116,7 @@ impl Function<'_, '_> {
                 let start = self.f.ins().stack_addr(I64, slot, 0);
                 let place = self.f.ins().iadd(start, offset);
                 let old = self.f.ins().load(clif_type(dtype)?, MEMORY, place, 0);
-                let new = self.ops().combine(acc.combine, dtype, old, value)?;
+                let new = self.combined(acc.combine, dtype, old, value)?;
                 self.f.ins().store(MEMORY, new, place, 0);
             }
             State::Carried(at) => {
@@ -137,6 +137,17 @@ impl Function<'_, '_> {
             }
         }
         Ok(())
+    }
+
+    /// What an iteration makes of a lane.
+    fn combined(&mut self, combine: Combine, dtype: DType, lane: Value, value: Value) -> Result<Value, Refusal> {
+        match combine {
+            Combine::Dot(factor) => {
+                let factor = self.reg(factor)?;
+                self.ops().fma(dtype, value, factor, lane)
+            }
+            combine => self.ops().combine(combine, dtype, lane, value),
+        }
     }
 
     /// Whether the value of iteration k replaces the best so far: it is the first, or beyond it, or the first NaN.
@@ -209,7 +220,7 @@ impl Function<'_, '_> {
                     }
                     let count = lanes.len();
                     if let Some(lane) = lanes.get_mut(k as usize % count) {
-                        *lane = this.ops().combine(acc.combine, dtype, *lane, value)?;
+                        *lane = this.combined(acc.combine, dtype, *lane, value)?;
                     }
                 }
                 Ok(())

@@ -100,7 +100,7 @@ fn reg_name(reg: Reg) -> String {
 
 /// Whether the order of combination shows in the result.
 fn is_ordered(combine: Combine, dtype: DType) -> bool {
-    matches!(combine, Combine::Sum | Combine::Prod) && dtype.class() == Class::Float
+    matches!(combine, Combine::Sum | Combine::Dot(_) | Combine::Prod) && dtype.class() == Class::Float
 }
 
 struct Writer<'k> {
@@ -232,7 +232,10 @@ impl Writer<'_> {
             }
             combine => {
                 let place = if is_ordered(combine, dtype) { format!("{result}_lanes[{var} & 15]") } else { result };
-                let joined = scalar::combine(combine, dtype, &place, &value)?;
+                let joined = match combine {
+                    Combine::Dot(factor) => scalar::fma(dtype, &value, &reg_name(factor), &place)?,
+                    combine => scalar::combine(combine, dtype, &place, &value)?,
+                };
                 self.line(format!("{place} = {joined};"));
             }
         }

@@ -182,7 +182,7 @@ pub(super) fn neutral(combine: Combine, dtype: DType) -> Result<String, Refusal>
 /// One step of a reduction (not of argmin and argmax).
 pub(super) fn combine(how: Combine, dtype: DType, a: &str, b: &str) -> Result<String, Refusal> {
     let op = match how {
-        Combine::Sum => return binary(BinaryOp::Add, dtype, a, b),
+        Combine::Sum | Combine::Dot(_) => return binary(BinaryOp::Add, dtype, a, b),
         Combine::Prod => return binary(BinaryOp::Mul, dtype, a, b),
         Combine::Min | Combine::ArgMin(_) => "min",
         Combine::Max | Combine::ArgMax(_) => "max",

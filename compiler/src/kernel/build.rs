@@ -261,9 +261,11 @@ impl KernelBuilder {
             .map(|(value, combine)| {
                 let dtype = match combine {
                     super::Combine::ArgMin(_) | super::Combine::ArgMax(_) => DType::I64,
-                    super::Combine::Sum | super::Combine::Prod | super::Combine::Min | super::Combine::Max => {
-                        self.reg_type(value)
-                    }
+                    super::Combine::Sum
+                    | super::Combine::Dot(_)
+                    | super::Combine::Prod
+                    | super::Combine::Min
+                    | super::Combine::Max => self.reg_type(value),
                 };
                 Acc { result: self.reg(dtype), value, combine }
             })

@@ -325,7 +325,7 @@ impl Interpreter<'_> {
                     for (acc, lanes) in accs.iter().zip(&mut lanes) {
                         let next = self.candidate(acc)?;
                         if let Some(lane) = lanes.get_mut(k as usize % LANES) {
-                            *lane = Some(join(acc.combine, *lane, next)?);
+                            *lane = Some(self.step(acc, *lane, next)?);
                         }
                     }
                 }
@@ -351,9 +351,21 @@ impl Interpreter<'_> {
     fn candidate(&self, acc: &Acc) -> Result<Candidate, Fault> {
         let index = match acc.combine {
             Combine::ArgMin(i) | Combine::ArgMax(i) => self.reg(i)?,
-            Combine::Sum | Combine::Prod | Combine::Min | Combine::Max => Scalar::i64(0),
+            Combine::Sum | Combine::Dot(_) | Combine::Prod | Combine::Min | Combine::Max => Scalar::i64(0),
         };
         Ok(Candidate { value: self.reg(acc.value)?, index })
+    }
+
+    /// What an iteration makes of its lane.
+    fn step(&self, acc: &Acc, lane: Option<Candidate>, next: Candidate) -> Result<Candidate, Fault> {
+        let Combine::Dot(factor) = acc.combine else { return join(acc.combine, lane, next) };
+        let undefined = || Fault::Undefined(format!("dot of {}", next.value.dtype));
+        let sum = match lane {
+            Some(sum) => sum.value,
+            None => acc.combine.neutral(next.value.dtype).ok_or_else(undefined)?,
+        };
+        let value = primitive::fma(next.value, self.reg(factor)?, sum).ok_or_else(undefined)?;
+        Ok(Candidate { value, ..next })
     }
 
     /// Joins the lanes pairwise and defines the result.
@@ -378,7 +390,7 @@ impl Interpreter<'_> {
         }
         let result = match (acc.combine, lanes[0]) {
             (Combine::ArgMin(_) | Combine::ArgMax(_), best) => best.map_or(Scalar::i64(0), |b| b.index),
-            (Combine::Sum | Combine::Prod | Combine::Min | Combine::Max, Some(best)) => best.value,
+            (Combine::Sum | Combine::Dot(_) | Combine::Prod | Combine::Min | Combine::Max, Some(best)) => best.value,
             (combine, None) => {
                 combine.neutral(dtype).ok_or_else(|| Fault::Undefined(format!("{combine:?} of {dtype}")))?
             }

@@ -180,6 +180,8 @@ pub enum Expr {
 pub enum Combine {
     /// Sum, from 0.
     Sum,
+    /// Sum of products, from 0: the value times this register, each rounded together with its lane's sum. Floats.
+    Dot(Reg),
     /// Product, from 1.
     Prod,
     /// Smallest; NaN wins, -0 is below +0.
@@ -193,11 +195,12 @@ pub enum Combine {
 }
 
 impl Combine {
-    /// How the values alone combine: argmin as min, argmax as max.
+    /// How lanes, and results of parts, combine: argmin as min, argmax as max, products as their sum.
     pub fn of_values(self) -> Combine {
         match self {
             Combine::ArgMin(_) => Combine::Min,
             Combine::ArgMax(_) => Combine::Max,
+            Combine::Dot(_) => Combine::Sum,
             Combine::Sum | Combine::Prod | Combine::Min | Combine::Max => self,
         }
     }
@@ -205,7 +208,7 @@ impl Combine {
     /// One step on the values.
     pub fn op(self) -> BinaryOp {
         match self {
-            Combine::Sum => BinaryOp::Add,
+            Combine::Sum | Combine::Dot(_) => BinaryOp::Add,
             Combine::Prod => BinaryOp::Mul,
             Combine::Min | Combine::ArgMin(_) => BinaryOp::Min,
             Combine::Max | Combine::ArgMax(_) => BinaryOp::Max,
@@ -223,7 +226,7 @@ impl Combine {
             Class::Float | Class::Text => (0, 0),
         };
         let (float, int) = match self {
-            Combine::Sum => (0.0, 0),
+            Combine::Sum | Combine::Dot(_) => (0.0, 0),
             Combine::Prod => (1.0, 1),
             Combine::Min => (f64::INFINITY, high),
             Combine::Max => (f64::NEG_INFINITY, low),

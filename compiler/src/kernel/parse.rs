@@ -181,13 +181,17 @@ impl Parser<'_> {
         let (result, _) = self.declared()?;
         self.cursor.mark('=')?;
         let how = match self.cursor.peek() {
-            word @ ("sum" | "prod" | "min" | "max" | "argmin" | "argmax") => word,
-            _ => return self.cursor.expected("sum, prod, min, max, argmin or argmax"),
+            word @ ("sum" | "dot" | "prod" | "min" | "max" | "argmin" | "argmax") => word,
+            _ => return self.cursor.expected("sum, dot, prod, min, max, argmin or argmax"),
         };
         self.cursor.keyword(how)?;
         let value = self.reg()?;
         let combine = match how {
             "sum" => Combine::Sum,
+            "dot" => {
+                self.cursor.keyword("by")?;
+                Combine::Dot(self.reg()?)
+            }
             "prod" => Combine::Prod,
             "min" => Combine::Min,
             "max" => Combine::Max,

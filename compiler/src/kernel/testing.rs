@@ -143,6 +143,7 @@ pub fn kernel(seed: u64) -> Kernel {
     let sums = b.buffer("s", sum_type, rows.clone(), Role::Output);
     let places = b.buffer("p", DType::I64, rows.clone(), Role::Output);
     let combine = random.pick(&[Combine::Sum, Combine::Prod, Combine::Min, Combine::Max]).unwrap_or(Combine::Sum);
+    let rounded = random.below(2) == 0;
     let (first, second) = (random.below(8), random.below(12));
     b.phase(rows, |b, row| {
         let mut reduced = b.reduce(width.clone(), |b, i| {
@@ -151,6 +152,11 @@ pub fn kernel(seed: u64) -> Kernel {
             operations(b, &mut random, &mut pool, first);
             let value = pool.last().copied().map(|r| as_type(b, r, sum_type));
             let index = b.let_(DType::I64, super::Expr::Index(i));
+            let first = pool.first().copied().map(|r| as_type(b, r, sum_type));
+            let combine = match (combine, first) {
+                (Combine::Sum, Some(factor)) if sum_type.is_float() && rounded => Combine::Dot(factor),
+                (combine, _) => combine,
+            };
             value.map(|v| vec![(v, combine), (v, Combine::ArgMax(index))]).unwrap_or_default()
         });
         if let [sum, place] = reduced[..] {

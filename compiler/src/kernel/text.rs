@@ -168,6 +168,7 @@ impl Kernel {
         write!(f, "{}: {} = ", acc.result, self.type_name(acc.result))?;
         match acc.combine {
             Combine::Sum => write!(f, "sum {}", acc.value),
+            Combine::Dot(factor) => write!(f, "dot {} by {factor}", acc.value),
             Combine::Prod => write!(f, "prod {}", acc.value),
             Combine::Min => write!(f, "min {}", acc.value),
             Combine::Max => write!(f, "max {}", acc.value),

@@ -150,6 +150,10 @@ impl Verifier<'_> {
                             self.expect(index, DType::I64)?;
                             DType::I64
                         }
+                        Combine::Dot(factor) => {
+                            self.expect(factor, value)?;
+                            value
+                        }
                         Combine::Sum | Combine::Prod | Combine::Min | Combine::Max => value,
                     });
                 }

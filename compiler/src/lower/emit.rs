@@ -211,16 +211,31 @@ impl<'a> Emitter<'a> {
         Ok(None)
     }
 
-    /// `select(c, x y, f(w)) + z` with a function that is rarely needed: both sides take the sum, so that the usual
-    /// one rounds once in lanes that need the function and in those that don't.
+    /// `select(c, x y, w) + z` that is likely to take the product: both sides take the sum, so that the usual one rounds
+    /// once. The product may be such a choice again.
     fn likely_contracted(&mut self, chosen: Value, z: Value, index: &[Dim]) -> Result<Option<Reg>, LowerError> {
         let node = self.body.node(chosen.node);
-        let (Op::Select { likely }, [c, product, rare]) = (&node.op, node.operands()) else { return Ok(None) };
-        let free = likely.0 && !self.is_kept(chosen);
-        let (Some((x, y)), Some((function, w)), true) = (self.factors(*product), self.rare(*rare), free) else {
+        let (Op::Select { likely }, [c, usual, rare]) = (&node.op, node.operands()) else { return Ok(None) };
+        if !likely.0 || self.is_kept(chosen) {
             return Ok(None);
+        }
+        let (c, usual, rare) = (*c, *usual, *rare);
+        let (Some((x, y)), Some((function, w))) = (self.factors(usual), self.rare(rare)) else {
+            let sum = match self.factors(usual) {
+                Some((x, y)) => {
+                    let (x, y, z) = (self.emit(x, index)?, self.emit(y, index)?, self.emit(z, index)?);
+                    self.kb.fma(x, y, z)
+                }
+                None => match self.likely_contracted(usual, z, index)? {
+                    Some(sum) => sum,
+                    None => return Ok(None),
+                },
+            };
+            let (c, rare, z) = (self.emit(c, index)?, self.emit(rare, index)?, self.emit(z, index)?);
+            let other = self.kb.binary(BinaryOp::Add, rare, z);
+            return Ok(Some(self.kb.select(c, sum, other)));
         };
-        let (c, z) = (self.emit(*c, index)?, self.emit(z, index)?);
+        let (c, z) = (self.emit(c, index)?, self.emit(z, index)?);
         let (x, y, w) = (self.emit(x, index)?, self.emit(y, index)?, self.emit(w, index)?);
         let (usual, product) = (self.kb.fma(x, y, z), self.kb.binary(BinaryOp::Mul, x, y));
         let rescued = self.kb.rescue(c, product, function, w);
@@ -235,6 +250,47 @@ impl<'a> Emitter<'a> {
         match (&node.op, node.operands()) {
             (Op::Unary(op), [x]) if op.is_elementary() && single && !self.is_kept(value) => Some((*op, *x)),
             _ => None,
+        }
+    }
+
+    /// Of an element of a view (a reshape, transpose or slice): whose element it is, and which.
+    fn behind_view(&mut self, view: Value, index: &[Dim]) -> Result<Option<(Value, Vec<Dim>)>, LowerError> {
+        let node = self.body.node(view.node);
+        let Some(&operand) = node.operands().first() else { return Ok(None) };
+        let source = match &node.op {
+            Op::Reshape { .. } => {
+                let (from, to) = (self.dims(operand)?, self.dims(view)?);
+                let source = delinearize(&linearize(index, &to), &from, &self.ranges);
+                self.short(source, &from)
+            }
+            Op::Transpose { perm } => {
+                let mut source = vec![Dim::ZERO; perm.len()];
+                for (i, &p) in perm.iter().enumerate() {
+                    source[p] = index[i].clone();
+                }
+                source
+            }
+            Op::Slice { starts, steps, .. } => {
+                let starts = self.kernel_dims(starts);
+                let places = index.iter().zip(starts.iter().zip(steps));
+                places.map(|(i, (start, step))| self.ranges.simplify(&(start + &(i * &Dim::Known(*step))))).collect()
+            }
+            _ => return Ok(None),
+        };
+        Ok(Some((operand, source)))
+    }
+
+    /// The factors of an element that is a product which a sum may round with, views followed.
+    pub(super) fn element_factors(&mut self, x: Value, index: Vec<Dim>) -> Result<Option<(Reg, Reg)>, LowerError> {
+        let (mut x, mut index) = (x, index);
+        while !self.is_kept(x)
+            && let Some(behind) = self.behind_view(x, &index)?
+        {
+            (x, index) = behind;
+        }
+        match self.factors(x) {
+            Some((a, b)) => Ok(Some((self.emit(a, &index)?, self.emit(b, &index)?))),
+            None => Ok(None),
         }
     }
 
@@ -324,28 +380,10 @@ impl<'a> Emitter<'a> {
                     .collect();
                 self.emit(operands[0], &source)
             }
-            Op::Reshape { .. } => {
-                let (from, to) = (self.dims(operands[0])?, self.dims(value)?);
-                let source = delinearize(&linearize(index, &to), &from, &self.ranges);
-                let source = self.short(source, &from);
-                self.emit(operands[0], &source)
-            }
-            Op::Transpose { perm } => {
-                let mut source = vec![Dim::ZERO; perm.len()];
-                for (i, &p) in perm.iter().enumerate() {
-                    source[p] = index[i].clone();
-                }
-                self.emit(operands[0], &source)
-            }
-            Op::Slice { starts, steps, .. } => {
-                let starts = self.kernel_dims(starts);
-                let source: Vec<Dim> = index
-                    .iter()
-                    .zip(starts.iter().zip(steps))
-                    .map(|(i, (start, step))| self.ranges.simplify(&(start + &(i * &Dim::Known(*step)))))
-                    .collect();
-                self.emit(operands[0], &source)
-            }
+            Op::Reshape { .. } | Op::Transpose { .. } | Op::Slice { .. } => match self.behind_view(value, index)? {
+                Some((source, index)) => self.emit(source, &index),
+                None => Err(self.unsupported(value, "it is no view".to_owned())),
+            },
             Op::DynamicSlice { .. } => {
                 let (from, to) = (self.dims(operands[0])?, self.dims(value)?);
                 let mut source = Vec::with_capacity(index.len());

@@ -513,7 +513,9 @@ fn tile(
         .map(|(value, combine)| {
             let dtype = match combine {
                 Combine::ArgMin(_) | Combine::ArgMax(_) => DType::I64,
-                Combine::Sum | Combine::Prod | Combine::Min | Combine::Max => lowering.e.kb.reg_type(value),
+                Combine::Sum | Combine::Dot(_) | Combine::Prod | Combine::Min | Combine::Max => {
+                    lowering.e.kb.reg_type(value)
+                }
             };
             Acc { result: lowering.e.kb.reg(dtype), value, combine }
         })
@@ -545,7 +547,10 @@ fn begin_pass(lowering: &mut Lowering<'_>, large: &[&Large], p: &Dim, r: &Dim) -
 /// The value that an iteration adds: element `at`, or a group of neighbours from `at * group` on.
 fn grouped(e: &mut Emitter<'_>, large: &Large, p: &Dim, at: &Dim, group: i64) -> Result<(Reg, Combine), LowerError> {
     if group == 1 {
-        return element(e, large, p, at);
+        return match dotted(e, large, p, at)? {
+            Some(product) => Ok(product),
+            None => element(e, large, p, at),
+        };
     }
     let base = at * &Dim::Known(group);
     let mut values = Vec::new();
@@ -554,6 +559,20 @@ fn grouped(e: &mut Emitter<'_>, large: &Large, p: &Dim, at: &Dim, group: i64) ->
     }
     let value = e.combine_tree(values, large.kind, reduction_type(large.dtype), large.reassociate)?;
     Ok((value, combine_of(large.kind, value)))
+}
+
+/// The factors of what position `r` of the row at `p` adds, where that is a product that may round with its sum.
+fn dotted(e: &mut Emitter<'_>, large: &Large, p: &Dim, r: &Dim) -> Result<Option<(Reg, Combine)>, LowerError> {
+    let node = e.body.node(large.value.node);
+    let (Op::Reduce { axes, kind: ReduceKind::Sum }, [x], true) = (&node.op, node.operands(), node.numerics.contract)
+    else {
+        return Ok(None);
+    };
+    let dims = e.dims(large.value)?;
+    let kept = delinearize(p, &dims, &e.ranges);
+    let at = delinearize(r, &large.extents, &e.ranges);
+    let source = reduced_index(axes, &kept, &at);
+    Ok(e.element_factors(*x, source)?.map(|(a, b)| (a, Combine::Dot(b))))
 }
 
 /// What position `r` of the row at `p` adds.

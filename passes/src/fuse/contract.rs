@@ -2,10 +2,11 @@
 //!
 //! A kernel may write `x y + z` as one operation that rounds once. If it did so wherever both happen to be in one
 //! kernel, an expression would have other bits where it is computed again from a product that was stored, and the
-//! gradient of a maximum would not find it among them. So a sum keeps its leave to contract only when its product has no
+//! gradient of a maximum would not find it among them. So a sum (or difference, which is made one) keeps its leave to contract only when its product has no
 //! other use, in the whole function, and what rounds so is never stored ([`rounds_with_user`]): every copy of both contracts.
 
-use frit_ir::{BinaryOp, DType, Function, Numerics, Op, ReduceKind, Value};
+use frit_ir::builder::Builder;
+use frit_ir::{BinaryOp, DType, Function, NodeId, Numerics, Op, ReduceKind, UnaryOp, Value};
 
 /// Takes the leave from sums whose products others use; puts the product that contracts first.
 pub(super) fn settle(f: &mut Function) {
@@ -14,13 +15,19 @@ pub(super) fn settle(f: &mut Function) {
         if !node.numerics.contract {
             continue;
         }
+        if let (Op::Binary(BinaryOp::Sub), [a, b]) = (&node.op, node.operands()) {
+            let (a, b) = (*a, *b);
+            as_sum(f, id, a, b);
+            continue;
+        }
         let chosen = match (&node.op, node.operands()) {
             (Op::Binary(BinaryOp::Add), [a, b]) => match (is_own(f, *a), is_own(f, *b)) {
                 (true, _) => continue,
                 (false, true) => Some((*b, *a)),
                 (false, false) => None,
             },
-            (Op::Reduce { kind: ReduceKind::Sum, .. }, [x]) if is_own(f, *x) || !is_product(f, *x) => continue,
+            (Op::Reduce { kind: ReduceKind::Sum, .. }, [x]) if !is_product(f, viewed(f, *x)) => continue,
+            (Op::Reduce { kind: ReduceKind::Sum, .. }, [x]) if only_summed(f, viewed(f, *x)) => continue,
             (Op::Reduce { kind: ReduceKind::Sum, .. }, _) => None,
             _ => continue,
         };
@@ -37,10 +44,61 @@ pub(super) fn settle(f: &mut Function) {
     }
 }
 
+/// A difference with a product of its own as a sum, which it equals in every bit: `a - x y = (-x) y + a`,
+/// `x y - a = x y + (-a)`.
+fn as_sum(f: &mut Function, id: NodeId, a: Value, b: Value) {
+    let subtracted = is_product(f, b) && f.use_count(b) == 1;
+    if !subtracted && !(is_product(f, a) && f.use_count(a) == 1) {
+        let numerics = Numerics { contract: false, ..f.node(id).numerics };
+        f.set_numerics(id, numerics);
+        return;
+    }
+    let changed = match f.node(b.node).operands() {
+        [x, _] if subtracted => *x,
+        _ => b,
+    };
+    let (origin, numerics) = (f.node(id).origin.clone(), f.node(id).numerics);
+    let mut builder = Builder { function: f, origin, numerics };
+    let Ok(negative) = builder.unary(UnaryOp::Neg, changed) else { return };
+    let (first, second) = if subtracted { (b, a) } else { (a, negative) };
+    let Ok(sum) = builder.binary(BinaryOp::Add, first, second) else { return };
+    if subtracted {
+        f.set_operand(b.node, 0, negative);
+    }
+    f.replace_uses(Value { node: id, result: 0 }, sum);
+    f.remove_op(id);
+}
+
 fn is_product(f: &Function, value: Value) -> bool {
     let node = f.node(value.node);
     let float = f.ty(value).tensor().is_some_and(|t| matches!(t.dtype, DType::F32 | DType::F64));
     node.op == Op::Binary(BinaryOp::Mul) && node.numerics.contract && float
+}
+
+fn is_view(op: &Op) -> bool {
+    matches!(op, Op::Reshape { .. } | Op::Transpose { .. } | Op::Slice { .. })
+}
+
+/// What a view shows.
+fn viewed(f: &Function, value: Value) -> Value {
+    let node = f.node(value.node);
+    match node.operands() {
+        [x] if is_view(&node.op) => viewed(f, *x),
+        _ => value,
+    }
+}
+
+/// Whether all that uses a value, perhaps through views, are sums with leave to contract.
+fn only_summed(f: &Function, value: Value) -> bool {
+    let uses = f.uses(value);
+    !uses.is_empty()
+        && uses.into_iter().all(|(user, _)| {
+            let node = f.node(user);
+            match &node.op {
+                Op::Reduce { kind: ReduceKind::Sum, .. } => node.numerics.contract,
+                op => is_view(op) && only_summed(f, Value { node: user, result: 0 }),
+            }
+        })
 }
 
 /// Whether a value is a product, or a choice of one almost everywhere, that nothing else uses.
@@ -50,7 +108,7 @@ fn is_own(f: &Function, value: Value) -> bool {
     }
     let node = f.node(value.node);
     match (&node.op, node.operands()) {
-        (Op::Select { likely }, [_, usual, _]) if likely.0 => f.use_count(*usual) == 1 && is_product(f, *usual),
+        (Op::Select { likely }, [_, usual, _]) if likely.0 => is_own(f, *usual),
         _ => is_product(f, value),
     }
 }

@@ -297,8 +297,18 @@ impl<'b> Writer<'_, '_, 'b> {
             let mut vectors = *old;
             let dtype = self.strip.ops.get(acc.value as usize).ok_or_else(lost)?.dtype;
             let new = values.get(acc.value as usize).ok_or_else(lost)?;
-            for (vector, value) in vectors.iter_mut().zip(new) {
-                *vector = self.lanes.combine(acc.combine, dtype, *vector, *value)?;
+            let factors = match acc.factor {
+                Some(factor) => Some(values.get(factor as usize).ok_or_else(lost)?),
+                None => None,
+            };
+            for (i, (vector, value)) in vectors.iter_mut().zip(new).enumerate() {
+                *vector = match factors {
+                    Some(factors) => {
+                        let factor = factors.get(i).ok_or_else(lost)?;
+                        self.lanes.fma(dtype, *value, *factor, *vector)?
+                    }
+                    None => self.lanes.combine(acc.combine, dtype, *vector, *value)?,
+                };
             }
             vectors.rotate_left(self.groups % ACC_VECTORS);
             after.push(vectors);

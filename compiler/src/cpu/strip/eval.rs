@@ -73,7 +73,11 @@ pub(super) fn evaluate(
         }
         for (acc, lanes) in strip.accs.iter().zip(accs.iter_mut()) {
             let lane = lanes.get_mut(k % 16)?;
-            *lane = combine(acc.combine, *lane, *values.get(acc.value as usize)?)?;
+            let value = *values.get(acc.value as usize)?;
+            *lane = match acc.factor {
+                Some(factor) => primitive::fma(value, *values.get(factor as usize)?, *lane)?,
+                None => combine(acc.combine, *lane, value)?,
+            };
         }
     }
     Some(())
@@ -82,7 +86,7 @@ pub(super) fn evaluate(
 /// One step of a reduction.
 fn combine(how: Combine, a: Scalar, b: Scalar) -> Option<Scalar> {
     match how {
-        Combine::ArgMin(_) | Combine::ArgMax(_) => None,
+        Combine::ArgMin(_) | Combine::ArgMax(_) | Combine::Dot(_) => None,
         Combine::Sum | Combine::Prod | Combine::Min | Combine::Max => maths::evaluate_binary(how.op(), a, b),
     }
 }

@@ -139,6 +139,8 @@ pub struct StripAcc {
     pub combine: Combine,
     /// What: of type f32, i32 or u32.
     pub value: Val,
+    /// Of a sum of f32: what each value is multiplied by, the product rounded together with the sum.
+    pub factor: Option<Val>,
 }
 
 /// A straight-line body over streams. Operands come before their uses; lanes do not see each other.
@@ -229,6 +231,13 @@ impl Leaves {
     /// All of the kernel.
     pub(super) fn take(&mut self) -> (Vec<Piece>, Texts) {
         (std::mem::take(&mut self.pieces), std::mem::take(&mut self.texts))
+    }
+}
+
+impl StripAcc {
+    /// What it takes of each element.
+    pub(super) fn operands(&self) -> impl Iterator<Item = Val> + use<> {
+        [self.value].into_iter().chain(self.factor)
     }
 }
 

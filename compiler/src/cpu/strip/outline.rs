@@ -171,7 +171,12 @@ impl<'k> Outliner<'k, '_> {
             return Err(format!("it reduces {dtype}"));
         }
         let value = self.operand(acc.value)?;
-        self.out.strip.accs.push(StripAcc { combine: acc.combine, value });
+        let factor = match acc.combine {
+            Combine::Dot(_) if dtype != DType::F32 => return Err(format!("it sums products of {dtype}")),
+            Combine::Dot(factor) => Some(self.operand(factor)?),
+            _ => None,
+        };
+        self.out.strip.accs.push(StripAcc { combine: acc.combine.of_values(), value, factor });
         Ok(())
     }
 

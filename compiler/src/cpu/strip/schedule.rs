@@ -8,6 +8,8 @@
 
 use std::borrow::Cow;
 
+use frit_ir::{BinaryOp, DType};
+
 use super::{Op, Strip, TypedOp, Val, operands};
 
 /// Sets of ops, a bit each.
@@ -28,7 +30,9 @@ pub(super) fn scheduled(strip: &Strip) -> Cow<'_, Strip> {
 
 /// The strip in the order of its results.
 pub(super) fn by_result(strip: &Strip) -> Strip {
-    let by_result = order(strip);
+    // Products of accumulators, which come last here, are no ops of the strip.
+    let mut by_result = order(&with_products(strip));
+    by_result.retain(|i| *i < strip.ops.len());
     let mut place = vec![0; strip.ops.len()];
     for (new, old) in by_result.iter().enumerate() {
         if let Some(slot) = place.get_mut(*old) {
@@ -40,8 +44,25 @@ pub(super) fn by_result(strip: &Strip) -> Strip {
     for typed in by_result.iter().filter_map(|i| strip.ops.get(*i)) {
         out.ops.push(TypedOp { op: renamed(typed.op, &moved), ..*typed });
     }
-    out.accs.iter_mut().for_each(|acc| acc.value = moved(acc.value));
+    for acc in &mut out.accs {
+        (acc.value, acc.factor) = (moved(acc.value), acc.factor.map(&moved));
+    }
     out
+}
+
+/// The strip with an op for each product that an accumulator takes: its factors stay alive until it has both.
+fn with_products(strip: &Strip) -> Cow<'_, Strip> {
+    if strip.accs.iter().all(|acc| acc.factor.is_none()) {
+        return Cow::Borrowed(strip);
+    }
+    let mut all = strip.clone();
+    for acc in &mut all.accs {
+        if let Some(factor) = acc.factor.take() {
+            all.ops.push(TypedOp { op: Op::Binary(BinaryOp::Mul, acc.value, factor), dtype: DType::F32 });
+            acc.value = all.ops.len() as Val - 1;
+        }
+    }
+    Cow::Owned(all)
 }
 
 fn renamed(op: Op, moved: &dyn Fn(Val) -> Val) -> Op {
@@ -163,7 +184,8 @@ impl Alive<'_> {
 
 /// The most values that are alive at once.
 pub(super) fn most_alive(strip: &Strip) -> usize {
-    let mut alive = Alive::of(strip);
+    let strip = with_products(strip);
+    let mut alive = Alive::of(&strip);
     (0..strip.ops.len()).for_each(|i| alive.step(i));
     alive.most
 }

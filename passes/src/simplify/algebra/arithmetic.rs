@@ -82,6 +82,13 @@ pub(super) static RULES: &[Rule] = &[
         let c = b.binary(BinaryOp::Lt, x, y)?;
         Ok(vec![b.select(c, y, y)?])
     }),
+    rule!("add-of-masked", "x + select(c, y, 0) = select(c, x + y, x)", "floats; -0 becomes 0 on the left; the select is used once",
+        Reassociate Strength Rounding, add_of_masked, |b| {
+        let (x, y, z) = (input(b, &[3]), input(b, &[3]), input(b, &[3]));
+        let (c, zero) = (b.binary(BinaryOp::Lt, x, z)?, b.scalar(DType::F32, 0.0)?);
+        let masked = b.select(c, y, zero)?;
+        Ok(vec![b.binary(BinaryOp::Add, x, masked)?])
+    }),
     rule!("select-constant", "select(true, a, b) = a, select(false, a, b) = b", "the condition is one constant",
         Strict Algebra Bits, select_constant, |b| {
         let (x, y) = (input(b, &[3]), input(b, &[3]));
@@ -305,4 +312,23 @@ fn cast_of_widening(s: &Scope<'_>, id: NodeId) -> Outcome {
     }
     let op = Op::Cast { to: *to, saturate: *saturate };
     found([middle], move |b| b.op(op, &[x]))
+}
+
+fn add_of_masked(s: &Scope<'_>, id: NodeId) -> Outcome {
+    let Some((a, b)) = s.binary(id, BinaryOp::Add).filter(|_| s.result(id).is_some_and(|t| t.dtype.is_float())) else {
+        return Outcome::No;
+    };
+    for (x, masked) in [(a, b), (b, a)] {
+        let node = s.node(masked);
+        let (Op::Select { likely }, [c, y, zero]) = (&node.op, node.operands()) else { continue };
+        if likely.0 || s.number(*zero) != Some(0.0) || !s.single_use(masked) || s.dims(*c) != s.dims(x) {
+            continue;
+        }
+        let (c, y) = (*c, *y);
+        return found([masked], move |b| {
+            let sum = b.binary(BinaryOp::Add, x, y)?;
+            b.select(c, sum, x)
+        });
+    }
+    Outcome::No
 }

@@ -30,6 +30,7 @@ mod arithmetic;
 mod columns;
 mod contraction;
 mod driver;
+mod factor;
 mod gather;
 mod hoist;
 mod movement;
@@ -174,6 +175,7 @@ pub fn rules() -> impl Iterator<Item = &'static Rule> {
         arithmetic::RULES,
         power::RULES,
         quotient::RULES,
+        factor::RULES,
         reciprocal::RULES,
         slope::RULES,
         split::RULES,

@@ -20,6 +20,11 @@ pub(super) static RULES: &[Rule] = &[
         let p = b.binary(BinaryOp::Mul, x, y)?;
         Ok(vec![b.reduce(p, vec![1], ReduceKind::Sum, false)?])
     }),
+    rule!("sum-of-negated", "sum(-x) = -sum(x)", "floats; -x is used once", Reassociate Algebra Rounding, sum_of_negated, |b| {
+        let x = input(b, &[5, 7]);
+        let x = b.unary(UnaryOp::Neg, x)?;
+        Ok(vec![b.reduce(x, vec![1], ReduceKind::Sum, false)?])
+    }),
     rule!("sum-of-shifted", "sum((x - y) w) = sum(x w) - y sum(w)",
         "y repeats along the summed axes, w along others", Reassociate Algebra Rounding, sum_of_shifted, |b| {
         let (x, y, w) = (input(b, &[5, 7]), input(b, &[5, 1]), input(b, &[7]));
@@ -200,6 +205,17 @@ fn sum_of_scaled(s: &Scope<'_>, id: NodeId) -> Outcome {
             result = b.op(Op::Binary(if divides { BinaryOp::Div } else { BinaryOp::Mul }), &[result, y])?;
         }
         Ok(result)
+    })
+}
+
+fn sum_of_negated(s: &Scope<'_>, id: NodeId) -> Outcome {
+    let Some((axes, ReduceKind::Sum, x)) = reduce_of(s, id) else { return Outcome::No };
+    let float = s.result(id).is_some_and(|t| t.dtype.is_float());
+    let Some(positive) = s.unary(x, UnaryOp::Neg).filter(|_| float && s.single_use(x)) else { return Outcome::No };
+    let axes = axes.to_vec();
+    found([x], move |b| {
+        let sum = b.reduce(positive, axes, ReduceKind::Sum, false)?;
+        b.unary(UnaryOp::Neg, sum)
     })
 }
 

@@ -55,21 +55,21 @@ pub(super) static RULES: &[Rule] = &[
 ];
 
 /// 1 + e^ of something bounded.
-fn sigmoid_divisor(b: &mut Builder<'_>, x: Value) -> Built {
+pub(super) fn sigmoid_divisor(b: &mut Builder<'_>, x: Value) -> Built {
     let (one, t) = (b.scalar(DType::F32, 1.0)?, b.unary(UnaryOp::Tanh, x)?);
     let e = b.unary(UnaryOp::Exp, t)?;
     b.binary(BinaryOp::Add, e, one)
 }
 
 /// A quotient of floats as large as its divisor: one that is repeated has a reciprocal of its own.
-fn quotient(s: &Scope<'_>, v: Value) -> Option<(Value, Value)> {
+pub(super) fn quotient(s: &Scope<'_>, v: Value) -> Option<(Value, Value)> {
     let (x, y) = s.binary(v.node, BinaryOp::Div)?;
     let ty = s.ty(v).filter(|t| t.dtype == DType::F32)?;
     (s.dims(y) == ty.dims && !matches!(s.node(y).op, Op::Broadcast { .. })).then_some((x, y))
 }
 
 /// The conditions under which the reciprocal of a product of divisors is a normal number.
-fn conditions(s: &Scope<'_>, divisors: &[Value]) -> Option<Vec<Value>> {
+pub(super) fn conditions(s: &Scope<'_>, divisors: &[Value]) -> Option<Vec<Value>> {
     let (conditions, assumed) = Assumed::usual(s, divisors);
     let (mut low, mut high) = (1.0, 1.0);
     for &divisor in divisors {
@@ -85,7 +85,7 @@ fn conditions(s: &Scope<'_>, divisors: &[Value]) -> Option<Vec<Value>> {
 }
 
 /// `usual` where all conditions hold, else `rare`.
-fn where_likely(b: &mut Builder<'_>, conditions: &[Value], usual: Value, rare: Value) -> Built {
+pub(super) fn where_likely(b: &mut Builder<'_>, conditions: &[Value], usual: Value, rare: Value) -> Built {
     conditions.iter().rev().try_fold(usual, |usual, c| b.select_likely(*c, usual, rare))
 }
 
@@ -97,7 +97,7 @@ fn pair(s: &Scope<'_>, id: NodeId) -> Option<[(Value, Value); 2]> {
 }
 
 /// 1 / (y w), the same whichever comes first.
-fn reciprocal_of_both(b: &mut Builder<'_>, y: Value, w: Value) -> Built {
+pub(super) fn reciprocal_of_both(b: &mut Builder<'_>, y: Value, w: Value) -> Built {
     let (product, one) = (b.binary(BinaryOp::Mul, y.min(w), y.max(w))?, b.scalar(DType::F32, 1.0)?);
     b.binary(BinaryOp::Div, one, product)
 }
@@ -116,7 +116,7 @@ fn joined(s: &Scope<'_>, id: NodeId) -> Outcome {
 }
 
 /// The divisor that another one is, or could be, joined with.
-fn partner(s: &Scope<'_>, y: Value) -> Option<Value> {
+pub(super) fn partner(s: &Scope<'_>, y: Value) -> Option<Value> {
     for (user, _) in s.f.uses(y) {
         // 1 / (y w) is there.
         if let Some((a, b)) = s.binary(user, BinaryOp::Mul).filter(|(a, b)| a != b) {

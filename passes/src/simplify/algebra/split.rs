@@ -18,15 +18,42 @@ const SAFE: f64 = 32.0;
 /// Largest magnitude of the other part.
 const GRID: f64 = 11.0;
 
-pub(super) static RULES: &[Rule] = &[rule!("split-exp", "exp(x + y) = exp(x) exp(y), exp(x - y) = exp(x) exp(-y)",
-    "x and y are smaller than the sum and repeat along different axes; used where both are small", Approximate Guarded Rounding,
-    split_exp, |b| {
-    let (x, y) = (input(b, &[5, 1]), input(b, &[1, 4]));
-    let y = b.unary(UnaryOp::Tanh, y)?;
-    let (x, y) = (b.broadcast_to(x, known(&[5, 4]))?, b.broadcast_to(y, known(&[5, 4]))?);
-    let z = b.binary(BinaryOp::Sub, y, x)?;
-    Ok(vec![b.unary(UnaryOp::Exp, z)?])
-})];
+pub(super) static RULES: &[Rule] = &[
+    rule!("exp-of-negated", "exp(-x) = 1 / exp(x)", "exp(x) is there; f32", Approximate Strength Rounding,
+        exp_of_negated, |b| {
+        let x = input(b, &[5]);
+        let x = b.unary(UnaryOp::Tanh, x)?;
+        let minus = b.unary(UnaryOp::Neg, x)?;
+        Ok(vec![b.unary(UnaryOp::Exp, minus)?, b.unary(UnaryOp::Exp, x)?])
+    }),
+    rule!("split-exp", "exp(x + y) = exp(x) exp(y), exp(x - y) = exp(x) exp(-y)",
+        "x and y are smaller than the sum and repeat along different axes; used where both are small", Approximate Guarded Rounding,
+        split_exp, |b| {
+        let (x, y) = (input(b, &[5, 1]), input(b, &[1, 4]));
+        let y = b.unary(UnaryOp::Tanh, y)?;
+        let (x, y) = (b.broadcast_to(x, known(&[5, 4]))?, b.broadcast_to(y, known(&[5, 4]))?);
+        let z = b.binary(BinaryOp::Sub, y, x)?;
+        Ok(vec![b.unary(UnaryOp::Exp, z)?])
+    }),
+];
+
+/// A division is one operation, on a unit that idles otherwise; an exponential is ten. Where e^x overflows or is 0 the
+/// reciprocal is what e^-x rounds to, and near there both lose digits.
+fn exp_of_negated(s: &Scope<'_>, id: NodeId) -> Outcome {
+    let root = Value { node: id, result: 0 };
+    let Some(minus) = s.unary(root, UnaryOp::Exp) else { return Outcome::No };
+    let (Some(x), Some(ty)) = (s.unary(minus, UnaryOp::Neg), s.result(id)) else { return Outcome::No };
+    let is_exp = |(user, _): &(NodeId, usize)| s.f.node(*user).op == Op::Unary(UnaryOp::Exp);
+    let Some((user, _)) = s.f.uses(x).into_iter().find(is_exp) else { return Outcome::No };
+    if ty.dtype != DType::F32 {
+        return Outcome::Near("not f32");
+    }
+    let e = Value { node: user, result: 0 };
+    found([minus, e], move |b| {
+        let one = b.scalar(DType::F32, 1.0)?;
+        b.binary(BinaryOp::Div, one, e)
+    })
+}
 
 /// A term of a sum: what it repeats, and where.
 struct Part {

@@ -3,12 +3,12 @@
 use frit_ir::types::Class;
 use frit_ir::{BinaryOp, DType};
 
-use super::encode::{Mem, R11, RAX, RDX, RSP};
+use super::encode::{Mem, R11, R15, RAX, RDX, RSP};
 use super::inst::{Bank, Inst, Kind, Source, VReg};
 use super::select::{Place, Select, refuse};
 use super::streams::Access;
 use super::table as t;
-use crate::cpu::strip::{Stream, Unsupported, Val};
+use crate::cpu::strip::{Stream, StripAcc, Unsupported, Val};
 use crate::kernel::Combine;
 
 impl Select<'_> {
@@ -86,7 +86,8 @@ impl Select<'_> {
             }
         };
         let scale = size.trailing_zeros() as u8;
-        Mem::At { base, index: Some((R11, scale)), disp: (16 * self.group as i32 + element) * size }
+        let index = if self.ahead_of_all { R15 } else { R11 };
+        Mem::At { base, index: Some((index, scale)), disp: (16 * self.group as i32 + element) * size }
     }
 
     /// Stores the next elements of a stream.
@@ -150,15 +151,14 @@ impl Select<'_> {
     }
 
     /// Combines a value into the accumulator of its lanes.
-    pub(super) fn accumulate(&mut self, j: usize, how: Combine, v: Val) -> Result<(), Unsupported> {
+    pub(super) fn accumulate(&mut self, j: usize) -> Result<(), Unsupported> {
+        let Some(StripAcc { combine: how, value: v, factor }) = self.strip.accs.get(j).copied() else {
+            return refuse("an accumulator that is not there".to_owned());
+        };
         let dtype = self.dtype(v);
         let tail = self.shape.tail;
         let place = self.fixed.accs.get(j).and_then(|vectors| vectors.get(self.copy)).copied();
         let memory = Mem::at(RDX, (64 * j + self.asm.isa.bytes() * self.copy) as i32);
-        let acc = match place {
-            Some(acc) => acc,
-            None => self.load(memory, false),
-        };
         let single = match (dtype, how.op()) {
             (DType::F32, BinaryOp::Add) => Some(&t::ADDPS),
             (DType::F32, BinaryOp::Mul) => Some(&t::MULPS),
@@ -170,7 +170,37 @@ impl Select<'_> {
             (_, BinaryOp::Min) => Some(&t::PMINSD),
             (_, _) => Some(&t::PMAXSD),
         };
+        let commutes = !tail && place.is_none();
+        if let (Some(factor), true) = (factor, commutes) {
+            let (tied, first) = (self.reg(v)?, self.reg(factor)?);
+            let def = self.fresh(Bank::Vector);
+            let inst =
+                Inst { first: Some(first), rm: Source::Mem(memory, false), ..Inst::new(Kind::Vector(&t::FMA213)) };
+            self.push(Inst { def: Some(def), tied: Some(tied), ..inst });
+            self.keep(memory, def);
+            return Ok(());
+        }
+        if let (Some(ins), true) = (single, commutes) {
+            let value = self.reg(v)?;
+            let new = self.vector(ins, Some(value), Source::Mem(memory, false), None);
+            self.keep(memory, new);
+            return Ok(());
+        }
+        let acc = match place {
+            Some(acc) => acc,
+            None => self.load(memory, false),
+        };
         let new = match single {
+            Some(_) if factor.is_some() => {
+                let (first, rm) = (self.reg(v)?, self.source(factor.unwrap_or(v))?);
+                let def = if tail { self.fresh(Bank::Vector) } else { acc };
+                let inst = Inst { first: Some(first), rm, ..Inst::new(Kind::Vector(&t::FMA231)) };
+                self.push(Inst { def: Some(def), tied: Some(acc), ..inst });
+                if !tail {
+                    return Ok(());
+                }
+                def
+            }
             Some(ins) => {
                 let value = self.source(v)?;
                 if !tail && place.is_some() {
@@ -204,12 +234,15 @@ impl Select<'_> {
                 self.push(inst);
             }
             Some(_) => {}
-            None => {
-                let inst = Inst { stored: Some(kept), ..Inst::new(Kind::Vector(&t::STORE)) };
-                self.push(Inst { rm: Source::Mem(memory, false), ..inst });
-            }
+            None => self.keep(memory, kept),
         }
         Ok(())
+    }
+
+    /// Stores a vector of an accumulator that has no register.
+    fn keep(&mut self, memory: Mem, value: VReg) {
+        let inst = Inst { stored: Some(value), ..Inst::new(Kind::Vector(&t::STORE)) };
+        self.push(Inst { rm: Source::Mem(memory, false), ..inst });
     }
 
     /// Combines an extreme that is NaN only where its condition does not hold: the accumulator comes second, so that
@@ -234,8 +267,7 @@ impl Select<'_> {
             Inst { kind: Kind::Vector(&t::BLENDV), chosen: Some(condition), imm: Some(0), ..inst }
         });
         if place.is_none() {
-            let inst = Inst { stored: Some(def), ..Inst::new(Kind::Vector(&t::STORE)) };
-            self.push(Inst { rm: Source::Mem(memory, false), ..inst });
+            self.keep(memory, def);
         }
         Ok(())
     }

@@ -23,6 +23,8 @@ pub(super) enum Part {
     Complete,
     /// All groups and vectors, for lanes that need no function; what does not hold leaves by [`Kind::Guard`].
     Usual,
+    /// Only what is computed ahead, for the first vector.
+    First,
     /// One group and vector, complete: where a guard leads.
     One(usize, usize),
 }
@@ -46,7 +48,7 @@ impl Usual {
     /// `None`: no lane needs a function, or that is not known early.
     pub(super) fn of(strip: &Strip) -> Option<Usual> {
         let mut conditions: Vec<Val> = Vec::new();
-        let mut roots: Vec<Val> = strip.accs.iter().map(|acc| acc.value).collect();
+        let mut roots: Vec<Val> = strip.accs.iter().flat_map(StripAcc::operands).collect();
         for (i, typed) in strip.ops.iter().enumerate() {
             match typed.op {
                 Op::Rescue { ok, .. } if !conditions.contains(&ok) => conditions.push(ok),
@@ -164,7 +166,7 @@ pub(super) struct Guarded {
 /// Then x86's own minimum and maximum do: they err only for these.
 pub(super) fn guarded(strip: &Strip) -> Vec<Option<Guarded>> {
     let mut uses = vec![0_u32; strip.ops.len()];
-    let reads = strip.ops.iter().flat_map(|o| operands(&o.op)).chain(strip.accs.iter().map(|acc| acc.value));
+    let reads = strip.ops.iter().flat_map(|o| operands(&o.op)).chain(strip.accs.iter().flat_map(StripAcc::operands));
     for v in reads {
         if let Some(n) = uses.get_mut(v as usize) {
             *n += 1;
@@ -214,12 +216,24 @@ pub(super) fn guarded(strip: &Strip) -> Vec<Option<Guarded>> {
     strip.accs.iter().map(find).collect()
 }
 
-/// Comparisons that become part of the instruction of their only user: `a < b ? a : b` is x86's own minimum, and
-/// `a == a and b == b` is one comparison for NaN.
+/// What becomes part of the instruction of its only user: in `a < b ? a : b` the comparison is x86's own minimum, in
+/// `a == a and b == b` both are one comparison for NaN, and of what a fused multiply-add takes one sign may be changed.
 pub(super) fn absorbed(strip: &Strip, uses: &[u32]) -> Vec<bool> {
     let op = |v: Val| strip.ops.get(v as usize).map(|o| o.op);
     let is_f32 = |v: Val| strip.ops.get(v as usize).is_some_and(|o| o.dtype == DType::F32);
     let once = |v: Val| uses.get(v as usize) == Some(&1);
+    // How often a value is the one negated factor that a fused multiply-add can take.
+    let mut factors = vec![0; strip.ops.len()];
+    for typed in &strip.ops {
+        if let Op::Fma(a, b, c) = typed.op
+            && a != b
+            && ![a, b].contains(&c)
+            && let Some(v) = [a, b].into_iter().find(|v| matches!(op(*v), Some(Op::Unary(UnaryOp::Neg, _))))
+            && let Some(n) = factors.get_mut(v as usize)
+        {
+            *n += 1;
+        }
+    }
     let mut absorbed = vec![false; strip.ops.len()];
     for typed in &strip.ops {
         let parts = match typed.op {
@@ -235,6 +249,12 @@ pub(super) fn absorbed(strip: &Strip, uses: &[u32]) -> Vec<bool> {
                 }
                 _ => continue,
             },
+            Op::Fma(a, b, c) => {
+                let negated = |v: Val| is_f32(v) && matches!(op(v), Some(Op::Unary(UnaryOp::Neg, _)));
+                let factor =
+                    [a, b].into_iter().find(|v| negated(*v) && factors.get(*v as usize) == uses.get(*v as usize));
+                [factor.or(Some(c).filter(|c| negated(*c) && once(*c))), None]
+            }
             _ => continue,
         };
         for c in parts.into_iter().flatten() {
@@ -244,4 +264,25 @@ pub(super) fn absorbed(strip: &Strip, uses: &[u32]) -> Vec<bool> {
         }
     }
     absorbed
+}
+
+/// With mask registers also sums, differences, products and quotients that only one side of a choice takes: the other
+/// side's register is left as it is where they do not count.
+pub(super) fn merged(strip: &Strip, uses: &[u32], absorbed: &mut [bool]) {
+    let op = |v: Val| strip.ops.get(v as usize).map(|o| o.op);
+    // In bodies for lanes that need no function those choices are not made.
+    let is_guard = |c: Val| strip.ops.iter().any(|o| matches!(o.op, Op::Rescue { ok, .. } if ok == c));
+    for typed in strip.ops.iter().filter(|o| o.dtype == DType::F32) {
+        let Op::Select(c, a, _) = typed.op else { continue };
+        let arithmetic =
+            matches!(op(a), Some(Op::Binary(BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div, ..)));
+        let own = uses.get(a as usize) == Some(&1) && absorbed.get(c as usize) == Some(&false);
+        if arithmetic
+            && own
+            && !is_guard(c)
+            && let Some(slot) = absorbed.get_mut(a as usize)
+        {
+            *slot = true;
+        }
+    }
 }

@@ -452,6 +452,12 @@ impl Asm {
         self.general(&[if size == 1 { 0x88 } else { 0x89 }], false, reg.0, Rm::Mem(memory, false), 0);
     }
 
+    /// `reg = other` if the condition holds.
+    pub(super) fn move_if(&mut self, cond: Cond, reg: Gpr, other: Gpr) {
+        self.note(|| format!("cmov({cond:?}) {reg}, {other}"));
+        self.general(&[0x0f, 0x40 | cond as u8], true, reg.0, Rm::Reg(other.0), 0);
+    }
+
     /// `bt reg, bit`
     pub(super) fn test_bit(&mut self, reg: Gpr, bit: Gpr) {
         self.note(|| format!("bt {reg}, {bit}"));

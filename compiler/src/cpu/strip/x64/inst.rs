@@ -94,6 +94,8 @@ pub(super) struct Fixed {
     pub(super) accs: Vec<Vec<VReg>>,
     /// Which lanes of the tail count: one mask register, or a vector each.
     pub(super) masks: Vec<VReg>,
+    /// What is computed ahead: each result for this vector, and for the next.
+    pub(super) ahead: Vec<[VReg; 2]>,
     /// Constants and parameters kept in registers.
     pub(super) pins: Vec<Pin>,
 }

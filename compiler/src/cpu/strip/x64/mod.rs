@@ -10,11 +10,12 @@
 //! what is left runs masked, 16 at a time. Lanes without an element are neither read nor written, and combine nothing.
 //! What is rare (a lane that needs a function) is written behind the code: where few early values tell whether any lane
 //! is rare, the main loop looks at those once and leaves for a complete body, else at every place. Behind such a look
-//! clamps that it makes idle are left out.
+//! clamps that it makes idle are left out. Long chains at the beginning of a body are computed one vector ahead.
 //!
 //! What strips need and this can't do is refused, and `clif` takes the strip: coverage grows op by op.
 
 mod access;
+mod ahead;
 mod allocate;
 mod analyse;
 mod encode;
@@ -23,6 +24,7 @@ mod select;
 mod streams;
 mod table;
 
+use ahead::Ahead;
 use allocate::{Rescue, Writer, pressure};
 use analyse::{Part, Shape, Usual, guarded};
 use encode::{
@@ -76,6 +78,12 @@ impl<B: StripBackend> StripBackend for X64Backend<B> {
     }
 }
 
+/// Whether the main loop of a strip computes something one vector ahead.
+#[cfg(test)]
+pub(super) fn computes_ahead(strip: &Strip) -> bool {
+    Ahead::of(strip, Usual::of(strip).as_ref()).is_some()
+}
+
 /// A leaf of a strip, or what it needs that is not here.
 pub(super) fn compile(strip: &Strip, bits: VectorBits, text: bool) -> Result<Leaf, Unsupported> {
     let isa = isa(bits);
@@ -105,11 +113,15 @@ pub(super) fn compile(strip: &Strip, bits: VectorBits, text: bool) -> Result<Lea
     let kept = strip.accs.len().min(room / copies);
     fixed.accs = (0..kept).map(|_| (0..copies).map(|_| fix(Bank::Vector, &mut banks, &mut homes)).collect()).collect();
 
-    // What is left over holds the constants that gain most.
     let usual = Usual::of(strip);
+    let ahead = Ahead::of(strip, usual.as_ref());
+    let results = ahead.as_ref().map_or(0, |a| a.results.len());
+    fixed.ahead = (0..results).map(|_| [0; 2].map(|_| fix(Bank::Vector, &mut banks, &mut homes))).collect();
+
+    // What is left over holds the constants that gain most.
     let part = if usual.is_some() { Part::Usual } else { Part::Complete };
     let once = Shape { groups: 1, tail: false, part };
-    let trial = Select::run(strip, &streams, &mut asm, once, &fixed, banks.clone(), usual.as_ref())?;
+    let trial = Select::run(strip, &streams, &mut asm, once, &fixed, banks.clone(), (usual.as_ref(), ahead.as_ref()))?;
     let vectors = homes.iter().zip(&banks).filter(|(_, b)| **b == Bank::Vector).count();
     let spare = isa.registers().saturating_sub(pressure(&trial.code, &trial.banks, homes.len()) + vectors);
     let mut gains: Vec<(u32, u32)> =
@@ -123,8 +135,9 @@ pub(super) fn compile(strip: &Strip, bits: VectorBits, text: bool) -> Result<Lea
     let groups = [4, 2].into_iter().find(|g| body * g <= FULL).unwrap_or(1);
     // The pool of the trial is not used.
     let asm = Asm::new(isa, text);
-    let usual = usual.as_ref();
-    let mut leaf = LeafWriter { asm, strip, streams: &streams, fixed: &fixed, usual, banks, homes, groups };
+    let (usual, ahead) = (usual.as_ref(), ahead.as_ref());
+    let groups = if ahead.is_some() { 1 } else { groups };
+    let mut leaf = LeafWriter { asm, strip, streams: &streams, fixed: &fixed, usual, ahead, banks, homes, groups };
     let (rescues, slots, spill) = leaf.write()?;
     let frame = spill as usize + 64 * slots;
     leaf.rare(&rescues, frame as i32);
@@ -151,13 +164,15 @@ struct LeafWriter<'a> {
     streams: &'a Streams,
     fixed: &'a Fixed,
     usual: Option<&'a Usual>,
+    ahead: Option<&'a Ahead>,
     banks: Vec<Bank>,
     homes: Vec<u8>,
     groups: usize,
 }
 
 impl LeafWriter<'_> {
-    /// The registers that a caller must find again: those of streams, and r15, which counts copied elements.
+    /// The registers that a caller must find again: those of streams, and r15, which counts copied elements or those
+    /// computed ahead.
     fn saved(&self) -> Vec<Gpr> {
         let mut saved = self.streams.saved.clone();
         saved.push(R15);
@@ -194,6 +209,7 @@ impl LeafWriter<'_> {
         let step = 16 * self.groups as i32;
         let groups = self.groups;
         let part = if self.usual.is_some() { Part::Usual } else { Part::Complete };
+        let first = self.select(Shape { groups, tail: false, part: Part::First })?;
         let main = self.select(Shape { groups, tail: false, part })?;
         let tail = self.select(Shape { groups: 1, tail: true, part: Part::Complete })?;
         let copies = 16 / self.asm.isa.lanes();
@@ -208,8 +224,6 @@ impl LeafWriter<'_> {
         self.asm.immediate(7, RCX, step);
         self.asm.jump_if(Cond::Less, rest);
         self.positive_zeros();
-        self.asm.align(32);
-        self.asm.bind(top);
         let mut writer = Writer {
             asm: &mut self.asm,
             strip: self.strip,
@@ -220,6 +234,16 @@ impl LeafWriter<'_> {
             slots: 0,
             spill,
         };
+        writer.body(&first.0, &first.1, &self.homes, false)?;
+        writer.asm.align(32);
+        writer.asm.bind(top);
+        if self.ahead.is_some() {
+            // r15: the elements after these, or these again where there are none.
+            writer.asm.address(RAX, Mem::at(R11, 2 * step));
+            writer.asm.address(R15, Mem::at(R11, step));
+            writer.asm.alu_reg(Alu::Cmp, RAX, RCX);
+            writer.asm.move_if(Cond::Greater, R15, R11);
+        }
         writer.body(&main.0, &main.1, &self.homes, false)?;
         writer.asm.immediate(0, R11, step);
         writer.asm.address(RAX, Mem::at(R11, step));
@@ -280,7 +304,8 @@ impl LeafWriter<'_> {
 
     fn select(&mut self, shape: Shape) -> Result<(Vec<Inst>, Vec<Bank>), Unsupported> {
         let banks = self.banks.clone();
-        let selected = Select::run(self.strip, self.streams, &mut self.asm, shape, self.fixed, banks, self.usual)?;
+        let selected =
+            Select::run(self.strip, self.streams, &mut self.asm, shape, self.fixed, banks, (self.usual, self.ahead))?;
         Ok((selected.code, selected.banks))
     }
 

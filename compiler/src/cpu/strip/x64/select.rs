@@ -11,13 +11,14 @@
 use frit_ir::types::Class;
 use frit_ir::{BinaryOp, DType, UnaryOp};
 
-use super::analyse::{Guarded, Part, Shape, Usual, absorbed, guarded};
+use super::ahead::Ahead;
+use super::analyse::{Guarded, Part, Shape, Usual, absorbed, guarded, merged};
 use super::encode::{Asm, Mem, RSI};
 use super::inst::{Bank, Fixed, Inst, Kind, Source, VReg};
 use super::streams::Streams;
 use super::table::{self as t, Ins};
 use crate::cpu::strip::lanes::lane_bits;
-use crate::cpu::strip::{Op, Strip, Unsupported, Val, operands};
+use crate::cpu::strip::{Op, Strip, StripAcc, Unsupported, Val, operands};
 use crate::kernel::Scalar;
 
 /// Where a value is.
@@ -51,8 +52,14 @@ pub(super) struct Select<'a> {
     pub(super) written: Vec<Option<Val>>,
     /// Comparisons that their only user absorbs: see [`absorbed`].
     absorbed: Vec<bool>,
+    /// Of each accumulator: whether it has what this element gives it.
+    combined: Vec<bool>,
     /// Of each accumulator: the extreme that it takes where that is computed.
     pub(super) guarded: Vec<Option<Guarded>>,
+    /// What is computed for the next vector.
+    ahead: Option<&'a Ahead>,
+    /// Whether the vector being written is the first of the next elements.
+    pub(super) ahead_of_all: bool,
     /// The op, group and vector being written.
     pub(super) at: usize,
     pub(super) group: usize,
@@ -75,7 +82,7 @@ impl<'a> Select<'a> {
         shape: Shape,
         fixed: &'a Fixed,
         banks: Vec<Bank>,
-        usual: Option<&'a Usual>,
+        (usual, ahead): (Option<&'a Usual>, Option<&'a Ahead>),
     ) -> Result<Selected, Unsupported> {
         let count = strip.ops.len();
         let (mut uses, mut last) = (vec![0; count], vec![0; count]);
@@ -87,12 +94,15 @@ impl<'a> Select<'a> {
         for (i, typed) in strip.ops.iter().enumerate() {
             operands(&typed.op).for_each(|v| read(v, i, &mut uses, &mut last));
         }
-        strip.accs.iter().for_each(|acc| read(acc.value, usize::MAX, &mut uses, &mut last));
+        strip.accs.iter().flat_map(StripAcc::operands).for_each(|v| read(v, usize::MAX, &mut uses, &mut last));
         let out = Selected { code: Vec::with_capacity(4 * count), banks, scores: vec![0; count] };
-        let absorbed = absorbed(strip, &uses);
+        let mut absorbed = absorbed(strip, &uses);
+        if asm.isa.masks() {
+            merged(strip, &uses, &mut absorbed);
+        }
         let (places, written) = (vec![None; count], vec![None; strip.streams.len()]);
         let (at, group, copy) = (0, 0, 0);
-        let usual = usual.filter(|_| shape.part == Part::Usual);
+        let usual = usual.filter(|_| matches!(shape.part, Part::Usual | Part::First));
         // Only behind guards, where nothing is combined twice.
         let late = |g: &Guarded| {
             usual.is_none_or(|u| u.early.get(g.at) != Some(&true) && !u.conditions.contains(&g.condition))
@@ -112,15 +122,25 @@ impl<'a> Select<'a> {
             last,
             written,
             absorbed,
+            combined: vec![false; strip.accs.len()],
             guarded,
+            ahead: ahead.filter(|_| !shape.tail && !matches!(shape.part, Part::One(..))),
+            ahead_of_all: false,
             at,
             group,
             copy,
         };
-        if let Part::One(group, copy) = shape.part {
-            (this.group, this.copy) = (group, copy);
-            this.body()?;
-            return Ok(this.out);
+        match shape.part {
+            Part::One(group, copy) => {
+                (this.group, this.copy) = (group, copy);
+                this.body()?;
+                return Ok(this.out);
+            }
+            Part::First => {
+                this.chains(0)?;
+                return Ok(this.out);
+            }
+            Part::Complete | Part::Usual => {}
         }
         for group in 0..shape.groups {
             this.group = group;
@@ -145,9 +165,18 @@ impl<'a> Select<'a> {
     fn body(&mut self) -> Result<(), Unsupported> {
         self.places.fill(None);
         self.written.fill(None);
+        self.combined.fill(false);
         let place = self.group * (16 / self.lanes()) + self.copy;
+        let ahead = self.ahead;
+        if ahead.is_some() {
+            self.next_chains()?;
+        }
+        let rest = |i: usize| ahead.is_none_or(|a| a.rest.get(i) == Some(&true) && !a.results.contains(&(i as Val)));
         match self.usual {
-            None => self.ops(&|_| true, true)?,
+            None => {
+                self.accumulate_ahead()?;
+                self.ops(&rest, true)?;
+            }
             Some(usual) => {
                 // Behind the guard, where nothing is combined twice.
                 self.ops(&|i| usual.early.get(i) == Some(&true), false)?;
@@ -156,20 +185,63 @@ impl<'a> Select<'a> {
                 for (i, _) in usual.early.iter().enumerate().filter(|(_, early)| **early) {
                     self.accumulate_value(i as Val)?;
                 }
-                self.ops(&|i| usual.early.get(i) != Some(&true) && usual.late.get(i) == Some(&true), true)?;
+                self.accumulate_ahead()?;
+                let late = |i| usual.early.get(i) != Some(&true) && usual.late.get(i) == Some(&true) && rest(i);
+                self.ops(&late, true)?;
             }
         }
         if self.usual.is_some() {
             self.push(Inst::new(Kind::Back(place)));
+        }
+        for [now, next] in ahead.map(|_| self.fixed.ahead.clone()).unwrap_or_default() {
+            self.push(Inst { def: Some(now), rm: Source::Reg(next), ..Inst::new(Kind::Vector(&t::MOVE)) });
+        }
+        Ok(())
+    }
+
+    /// What is computed ahead, for the vector after this one; this one's is at hand.
+    fn next_chains(&mut self) -> Result<(), Unsupported> {
+        let copy = self.copy;
+        let is_last = (copy + 1) * self.lanes() >= 16;
+        (self.copy, self.ahead_of_all) = if is_last { (0, true) } else { (copy + 1, false) };
+        self.chains(1)?;
+        (self.copy, self.ahead_of_all) = (copy, false);
+        self.places.fill(None);
+        for (v, [now, _]) in self.ahead.iter().flat_map(|a| &a.results).zip(&self.fixed.ahead) {
+            if let Some(place) = self.places.get_mut(*v as usize) {
+                *place = Some(Place::Reg(*now));
+            }
+        }
+        Ok(())
+    }
+
+    /// Combines what was computed ahead into the accumulators that take it as it is.
+    fn accumulate_ahead(&mut self) -> Result<(), Unsupported> {
+        let results = self.ahead.map(|a| a.results.as_slice()).unwrap_or_default();
+        results.iter().try_for_each(|v| self.accumulate_value(*v))
+    }
+
+    /// What is computed ahead, into the registers of this vector (0) or of the next (1).
+    fn chains(&mut self, which: usize) -> Result<(), Unsupported> {
+        let Some(ahead) = self.ahead else { return Ok(()) };
+        self.ops(&|i| ahead.chains.get(i) == Some(&true), false)?;
+        for (v, regs) in ahead.results.iter().zip(&self.fixed.ahead) {
+            let value = self.reg(*v)?;
+            self.push(Inst { def: Some(regs[which]), rm: Source::Reg(value), ..Inst::new(Kind::Vector(&t::MOVE)) });
         }
         Ok(())
     }
 
     /// Combines a value into the accumulators that take it as it is.
     fn accumulate_value(&mut self, v: Val) -> Result<(), Unsupported> {
-        for (j, acc) in self.strip.accs.iter().enumerate().filter(|(_, acc)| acc.value == v) {
-            if self.guarded.get(j).copied().flatten().is_none() {
-                self.accumulate(j, acc.combine, acc.value)?;
+        for (j, acc) in self.strip.accs.iter().enumerate().filter(|(_, acc)| acc.operands().any(|o| o == v)) {
+            let ready = acc.operands().all(|o| matches!(self.places.get(o as usize), Some(Some(_))));
+            if !ready || self.guarded.get(j).copied().flatten().is_some() {
+                continue;
+            }
+            if let Some(combined @ false) = self.combined.get_mut(j) {
+                *combined = true;
+                self.accumulate(j)?;
             }
         }
         Ok(())
@@ -315,8 +387,10 @@ impl<'a> Select<'a> {
                 }
                 return self.place(v).map(Some);
             }
+            Op::Unary(UnaryOp::Neg, _) | Op::Binary(..) if self.absorbed.get(self.at) == Some(&true) => {
+                return Ok(None);
+            }
             Op::Unary(op, x) => self.unary(op, dtype, x)?,
-            Op::Binary(..) if self.absorbed.get(self.at) == Some(&true) => return Ok(None),
             Op::Binary(op, a, b) => self.binary(op, self.dtype(a), a, b)?,
             Op::Select(c, a, _) if self.usual.is_some_and(|u| u.conditions.contains(&c)) => {
                 return self.place(a).map(Some);
@@ -622,6 +696,9 @@ impl<'a> Select<'a> {
             return self.plain(if p == a { &t::MINPS } else { &t::MAXPS }, a, b);
         }
         let chosen = self.reg(c)?;
+        if self.absorbed.get(a as usize) == Some(&true) {
+            return self.merge(chosen, a, b);
+        }
         if !self.masks() {
             // blendv takes its last operand where the condition holds.
             let (b, a) = (self.reg(b)?, self.source(a)?);
@@ -643,8 +720,42 @@ impl<'a> Select<'a> {
         Ok(def)
     }
 
+    /// `chosen ? op(x, y) : other`: the operation leaves the lanes of `other` that are not chosen.
+    fn merge(&mut self, chosen: VReg, value: Val, other: Val) -> Result<VReg, Unsupported> {
+        let Some(Op::Binary(op, x, y)) = self.strip.ops.get(value as usize).map(|o| o.op) else {
+            return refuse("an operation".to_owned());
+        };
+        let ins = match op {
+            BinaryOp::Add => &t::ADDPS,
+            BinaryOp::Sub => &t::SUBPS,
+            BinaryOp::Mul => &t::MULPS,
+            _ => &t::DIVPS,
+        };
+        let commutes = matches!(op, BinaryOp::Add | BinaryOp::Mul);
+        let (x, y) = if commutes && self.in_memory(x) && !self.in_memory(y) { (y, x) } else { (x, y) };
+        let (tied, first, rm) = (self.reg(other)?, self.reg(x)?, self.source(y)?);
+        let def = self.fresh(Bank::Vector);
+        let inst = Inst { first: Some(first), rm, mask: Some(chosen), ..Inst::new(Kind::Vector(ins)) };
+        self.push(Inst { def: Some(def), tied: Some(tied), ..inst });
+        Ok(def)
+    }
+
+    /// The operand of a negation that its only user, a fused multiply-add, takes along.
+    fn negated(&self, v: Val) -> Option<Val> {
+        match self.strip.ops.get(v as usize).map(|o| o.op) {
+            Some(Op::Unary(UnaryOp::Neg, x)) if self.absorbed.get(v as usize) == Some(&true) => Some(x),
+            _ => None,
+        }
+    }
+
     /// a b + c. The result takes the register of an operand: of one that is not needed any more, if there is one.
     fn fma(&mut self, a: Val, b: Val, c: Val) -> Result<VReg, Unsupported> {
+        let (forms, a, b, c) = match (self.negated(a), self.negated(b), self.negated(c)) {
+            (Some(a), ..) => ([&t::FNMA132, &t::FNMA213, &t::FNMA231], a, b, c),
+            (_, Some(b), _) => ([&t::FNMA132, &t::FNMA213, &t::FNMA231], a, b, c),
+            (.., Some(c)) => ([&t::FMS132, &t::FMS213, &t::FMS231], a, b, c),
+            _ => ([&t::FMA132, &t::FMA213, &t::FMA231], a, b, c),
+        };
         let (a, b) = if self.in_memory(a) && !self.in_memory(b) { (b, a) } else { (a, b) };
         let (a, b) = if !self.dies(a) && self.dies(b) { (b, a) } else { (a, b) };
         let product_dies = self.dies(a) && a != b && a != c;
@@ -653,15 +764,15 @@ impl<'a> Select<'a> {
             let tied = self.reg(c)?;
             let (first, rm) = if self.in_memory(a) { (b, a) } else { (a, b) };
             let first = self.reg(first)?;
-            (&t::FMA231, tied, first, self.source(rm)?)
+            (forms[2], tied, first, self.source(rm)?)
         } else if self.in_memory(b) && !self.in_memory(c) {
             // 132: a = a b + c
             let (tied, first) = (self.reg(a)?, self.reg(c)?);
-            (&t::FMA132, tied, first, self.source(b)?)
+            (forms[0], tied, first, self.source(b)?)
         } else {
             // 213: a = b a + c
             let (tied, first) = (self.reg(a)?, self.reg(b)?);
-            (&t::FMA213, tied, first, self.source(c)?)
+            (forms[1], tied, first, self.source(c)?)
         };
         let def = self.fresh(Bank::Vector);
         let inst = Inst::new(Kind::Vector(ins));

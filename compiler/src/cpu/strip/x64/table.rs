@@ -92,6 +92,12 @@ table! {
     FMA132      "vfmadd132ps"       P66 2 0x98 Plain, Full;
     FMA213      "vfmadd213ps"       P66 2 0xa8 Plain, Full;
     FMA231      "vfmadd231ps"       P66 2 0xb8 Plain, Full;
+    FNMA132     "vfnmadd132ps"      P66 2 0x9c Plain, Full;
+    FNMA213     "vfnmadd213ps"      P66 2 0xac Plain, Full;
+    FNMA231     "vfnmadd231ps"      P66 2 0xbc Plain, Full;
+    FMS132      "vfmsub132ps"       P66 2 0x9a Plain, Full;
+    FMS213      "vfmsub213ps"       P66 2 0xaa Plain, Full;
+    FMS231      "vfmsub231ps"       P66 2 0xba Plain, Full;
     PADDD       "vpaddd"            P66 1 0xfe Plain, Full;
     PSUBD       "vpsubd"            P66 1 0xfa Plain, Full;
     PMULLD      "vpmulld"           P66 2 0x40 Plain, Full;
