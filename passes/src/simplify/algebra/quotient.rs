@@ -41,7 +41,7 @@ pub(super) static RULES: &[Rule] = &[
         let y = b.unary(UnaryOp::Exp, y)?;
         Ok(vec![b.binary(BinaryOp::Div, x, y)?])
     }),
-    rule!("negative-difference", "-(x - y) = y - x", "floats: a zero may change its sign", Reassociate Algebra Rounding,
+    rule!("negative-difference", "-(x - y) = y - x", "floats: a zero may change its sign; x - y is used once", Reassociate Algebra Rounding,
         negative_difference, |b| {
         let (x, y) = (input(b, &[3]), input(b, &[3]));
         let d = b.binary(BinaryOp::Sub, x, y)?;
@@ -143,6 +143,7 @@ fn negative_difference(s: &Scope<'_>, id: NodeId) -> Outcome {
     let root = Value { node: id, result: 0 };
     let Some(difference) = s.unary(root, UnaryOp::Neg).filter(|_| is_float(s, id)) else { return Outcome::No };
     match s.binary(difference.node, BinaryOp::Sub) {
+        Some(_) if !s.single_use(difference) => Outcome::Near("the difference is used elsewhere too"),
         Some((x, y)) => found([difference], move |b| b.binary(BinaryOp::Sub, y, x)),
         None => Outcome::No,
     }

@@ -23,7 +23,7 @@ const CONDITIONS: usize = 4;
 
 pub(super) static RULES: &[Rule] = &[
     rule!("joined-reciprocals", "(x / y) (z / w) = x z (1 / (y w))",
-        "a quotient is used elsewhere too; y w is far from 0 and infinity, at least where likely conditions hold",
+        "where no quotient is used elsewhere x z / (y w); y w is far from 0 and infinity, at least where likely conditions hold",
         Reassociate Strength Rounding, joined, |b| {
         let (x, z) = (input(b, &[3]), input(b, &[3]));
         let (y, w) = (sigmoid_divisor(b, x)?, sigmoid_divisor(b, z)?);
@@ -89,11 +89,11 @@ pub(super) fn where_likely(b: &mut Builder<'_>, conditions: &[Value], usual: Val
     conditions.iter().rev().try_fold(usual, |usual, c| b.select_likely(*c, usual, rare))
 }
 
-/// The divisors of a product of two quotients that have uses besides.
+/// The divisors of a product of two quotients.
 fn pair(s: &Scope<'_>, id: NodeId) -> Option<[(Value, Value); 2]> {
     let (p, q) = s.binary(id, BinaryOp::Mul)?;
     let (left, right) = (quotient(s, p)?, quotient(s, q)?);
-    (p != q && left.1 != right.1 && !(s.single_use(p) && s.single_use(q))).then_some([left, right])
+    (p != q && left.1 != right.1).then_some([left, right])
 }
 
 /// 1 / (y w), the same whichever comes first.
@@ -109,8 +109,15 @@ fn joined(s: &Scope<'_>, id: NodeId) -> Outcome {
     if conditions(s, &[y, w]).is_none() {
         return Outcome::Near("the product of the divisors may be 0 or infinite");
     }
+    // A reciprocal that nothing else needs is one operation more.
+    let alone = s.single_use(p) && s.single_use(q);
     found([p, q], move |b| {
-        let (top, r) = (b.binary(BinaryOp::Mul, x, z)?, reciprocal_of_both(b, y, w)?);
+        let top = b.binary(BinaryOp::Mul, x, z)?;
+        if alone {
+            let product = b.binary(BinaryOp::Mul, y, w)?;
+            return b.binary(BinaryOp::Div, top, product);
+        }
+        let r = reciprocal_of_both(b, y, w)?;
         b.binary(BinaryOp::Mul, top, r)
     })
 }

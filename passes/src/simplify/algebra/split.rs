@@ -65,9 +65,11 @@ struct Part {
 fn split_exp(s: &Scope<'_>, id: NodeId) -> Outcome {
     let root = Value { node: id, result: 0 };
     let (Some(sum), Some(ty)) = (s.unary(root, UnaryOp::Exp), s.result(id)) else { return Outcome::No };
-    let (x, y, minus) = match (s.binary(sum.node, BinaryOp::Add), s.binary(sum.node, BinaryOp::Sub)) {
-        (Some((x, y)), _) => (x, y, false),
-        (_, Some((x, y))) => (x, y, true),
+    // Of -(x - y) too.
+    let (inner, turned) = s.unary(sum, UnaryOp::Neg).map_or((sum, false), |inner| (inner, true));
+    let (x, y, minus) = match (s.binary(inner.node, BinaryOp::Add), s.binary(inner.node, BinaryOp::Sub)) {
+        (Some((x, y)), _) => (x, y, turned),
+        (_, Some((x, y))) => (x, y, !turned),
         (None, None) => return Outcome::No,
     };
     // What the guard falls back to stays.
@@ -78,7 +80,7 @@ fn split_exp(s: &Scope<'_>, id: NodeId) -> Outcome {
         (op @ Op::Broadcast { .. }, Some(value)) => Some(Part { value, op: op.clone(), negative }),
         _ => None,
     };
-    let (Some(x), Some(y)) = (part(x, false), part(y, minus)) else { return Outcome::No };
+    let (Some(x), Some(y)) = (part(x, turned), part(y, minus)) else { return Outcome::No };
     if ty.dtype != DType::F32 {
         return Outcome::Near("not f32");
     }
