@@ -139,6 +139,23 @@ impl RunFolder {
         Ok((RunFolder { path: path.to_owned(), disk, _lock }, config))
     }
 
+    /// Whether the run has a checkpoint to go on from; without one it begins anew, with the same bits.
+    pub fn has_begun(&self) -> bool {
+        self.path.join(Self::LAST).exists()
+    }
+
+    /// Takes a folder back that [`RunFolder::create`] made for a run that can't begin, as far as nothing else is in it.
+    pub fn discard(self) {
+        if self.has_begun() {
+            return;
+        }
+        for name in [Self::CONFIG, Self::CSV, Self::JSONL, Self::LOCK] {
+            // What can't be removed stays: the run may be tried again in this folder.
+            let _ = fs::remove_file(self.path.join(name));
+        }
+        let _ = fs::remove_dir(&self.path);
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path

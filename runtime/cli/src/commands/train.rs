@@ -108,12 +108,9 @@ fn run_with(args: &TrainArgs, make: &MakeStepper, stop: &AtomicBool) -> Done {
     if !is_built_in(&config.model) {
         engine::locate(Path::new(&config.model))?;
     }
-    let (columns, holdout) = (config.columns(), config.holdout());
-    let data = source::open(&config.request(&columns, &holdout))?;
-    let mut stepper = make(&config, &data, &Room::of(&config, &data, before))?;
-    let parameters = stepper.parameters();
-    parameters.notes.iter().for_each(|note| console.note(note));
-    let resumes = folder.is_some();
+    // The folder first: a run that ends at any later moment can go on.
+    let resumes = folder.as_ref().is_some_and(RunFolder::has_begun);
+    let made = folder.is_none();
     let folder = match folder {
         Some(folder) => folder,
         None => {
@@ -121,6 +118,23 @@ fn run_with(args: &TrainArgs, make: &MakeStepper, stop: &AtomicBool) -> Done {
             RunFolder::create(&path, &config, Box::new(SystemDisk))?
         }
     };
+    let (columns, holdout) = (config.columns(), config.holdout());
+    let prepared = || -> Done<_> {
+        let data = source::open(&config.request(&columns, &holdout))?;
+        let stepper = make(&config, &data, &Room::of(&config, &data, before))?;
+        Ok((data, stepper))
+    };
+    let (data, mut stepper) = match prepared() {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            if made {
+                folder.discard();
+            }
+            return Err(error);
+        }
+    };
+    let parameters = stepper.parameters();
+    parameters.notes.iter().for_each(|note| console.note(note));
     let path = folder.path().to_owned();
     let mut watch = Watch::new(&console, stop);
     describe(&parameters, &mut watch);
