@@ -111,6 +111,8 @@ struct Growing {
 pub(super) struct Former<'g, 'f> {
     g: &'g Graph<'f>,
     limits: Limits,
+    /// What is stored whatever it costs: other steps rely on it.
+    settled: &'g HashSet<Value>,
     /// By number; a group that joined another is empty.
     pub(super) groups: Vec<Group>,
     /// The same by number, in step 1.
@@ -153,7 +155,7 @@ fn is_free(op: &Op) -> bool {
 }
 
 impl<'g, 'f> Former<'g, 'f> {
-    pub(super) fn new(g: &'g Graph<'f>, limits: Limits) -> Self {
+    pub(super) fn new(g: &'g Graph<'f>, limits: Limits, settled: &'g HashSet<Value>) -> Self {
         let n = g.order.len();
         let (mut outside, mut users) = (vec![false; n], vec![Vec::new(); n]);
         for user in 0..n {
@@ -176,6 +178,7 @@ impl<'g, 'f> Former<'g, 'f> {
         Former {
             g,
             limits,
+            settled,
             groups: Vec::new(),
             growing: Vec::new(),
             readers: HashMap::new(),
@@ -317,7 +320,7 @@ impl<'g, 'f> Former<'g, 'f> {
             }
             return;
         }
-        if self.skips_a_section(p) {
+        if self.settled.contains(&self.g.value(p)) || self.skips_a_section(p) {
             self.store(p);
             return;
         }

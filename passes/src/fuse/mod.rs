@@ -62,7 +62,7 @@ mod space;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use frit_ir::{Function, Module, NodeId, Op, Value};
 
@@ -118,26 +118,26 @@ fn fuse(f: &mut Function, context: &mut Context<'_>) -> Result<(), PassError> {
         }
     }
     contract::settle(f);
-    recompute::recompute(f, context)?;
+    let settled = recompute::recompute(f, context)?;
     // The forward of a training step may be run again in parts, which are kernels of their own.
     let again = segments::segment(f, context.step().get("segments", 1), context)?;
     for &id in &again {
         for region in f.regions_mut(id) {
-            form(region, context)?;
+            form(region, &HashSet::new(), context)?;
         }
     }
-    form(f, context)?;
+    form(f, &settled, context)?;
     segments::put_last(f, &again);
     Ok(())
 }
 
-/// Forms the kernels of a function, its regions left as they are.
-fn form(f: &mut Function, context: &mut Context<'_>) -> Result<(), PassError> {
+/// Forms the kernels of a function, its regions left as they are; what is `settled` is stored.
+fn form(f: &mut Function, settled: &HashSet<Value>, context: &mut Context<'_>) -> Result<(), PassError> {
     let limits = Limits {
         ops: context.step().get("max-ops", MAX_OPS) as f64,
         live: usize::try_from(context.step().get("max-live", MAX_LIVE)).unwrap_or(usize::MAX),
     };
-    let mut outlines = plan(f, limits, context)?;
+    let mut outlines = plan(f, limits, settled, context)?;
     let mut covered: BTreeSet<NodeId> = BTreeSet::new();
     let mut replaced: Vec<(Value, Value)> = Vec::new();
     let order = f.nodes();
@@ -174,9 +174,14 @@ fn form(f: &mut Function, context: &mut Context<'_>) -> Result<(), PassError> {
     }
 }
 
-fn plan(f: &Function, limits: Limits, context: &mut Context<'_>) -> Result<Vec<Outline>, PassError> {
+fn plan(
+    f: &Function,
+    limits: Limits,
+    settled: &HashSet<Value>,
+    context: &mut Context<'_>,
+) -> Result<Vec<Outline>, PassError> {
     let graph = Graph::new(f).ok_or_else(|| PassError::Cycle(f.name.clone()))?;
-    let mut former = Former::new(&graph, limits);
+    let mut former = Former::new(&graph, limits, settled);
     former.form();
     former.remarks.drain(..).for_each(|remark| context.remark(remark));
     let outlines = former.groups.iter().filter(|g| !g.outputs.is_empty()).map(|group| Outline {
