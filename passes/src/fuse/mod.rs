@@ -61,6 +61,7 @@ mod segments;
 mod space;
 #[cfg(test)]
 mod tests;
+mod unstore;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
