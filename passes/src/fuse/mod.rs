@@ -3,7 +3,7 @@
 //! In: a function of core ops. Out: the same function where groups of elementwise ops, views and reductions are
 //! `fusion` nodes (the region is the meaning; isolated, so what it reads are operands). An op that joins no group stays
 //! as it is: the compiler compiles a lone op as a body of one. `-O0` runs no fusion. Before, `recompute` settles what is
-//! computed again instead of stored, and, where less memory is asked for (`segments`), `segments` has parts of a training
+//! computed again instead of stored, what is stored for good, and, where less memory is asked for (`segments`), `segments` has parts of a training
 //! step's forward run again.
 //!
 //! # The contract with the compiler
@@ -33,8 +33,10 @@
 //!   result that it reads is always that of its own row. A [`Place::Free`] value needs no section and may be computed at
 //!   any index anywhere. Nothing else occurs.
 //! - F7 *Outputs of a row kernel* have X R elements (stored at p) or X elements (stored at x); several of both may occur.
-//!   Where the elements of a row are neighbours, free outputs may also have X R / n elements, n at most [`SMALL_REDUCE`]: if
-//!   a row's reduces combine groups of n first, they are stored in the same pass.
+//!   Where the elements of a row are neighbours, free outputs may also have X R / n elements, n at most [`SMALL_REDUCE`].
+//!   Sections that need equally many others run in one pass, and so do the full outputs that need no more than they do;
+//!   full outputs that are left have one pass of their own. If a row's first reduces combine groups of n, free outputs of
+//!   X R / n elements are stored in their pass.
 //! - F8 *Split.* When X is 1 and R is above [`SPLIT_ABOVE`] or not known ([`Space::split`]), the reduce runs in tiles
 //!   over threads and partials are combined at the end: then no section depends on a section and no value is dependent
 //!   and full. Row values after the sections (sqrt of the sum) and independent outputs of R elements do occur.

@@ -208,9 +208,6 @@ impl Levels {
             network.edge(out, network.sink, NEVER);
         }
         let (cost, memory_side) = network.cut();
-        if as_it_is - (cost as f64 / SCALE) < WORTHWHILE {
-            return None;
-        }
         let mut cut = Cut { copied: Vec::new(), stored: Vec::new() };
         for &value in &reached {
             let (into, out) = network.value(value);
@@ -220,8 +217,14 @@ impl Levels {
                 (true, _) => {}
             }
         }
-        self.copy_rare(f, &asked, &mut cut);
-        (!cut.copied.is_empty()).then_some(cut)
+        if as_it_is - (cost as f64 / SCALE) < WORTHWHILE {
+            // Nothing is copied; what is asked for and dear to compute is stored all the same.
+            cut.copied.clear();
+            cut.stored.retain(|v| asked.contains_key(v));
+        } else {
+            self.copy_rare(f, &asked, &mut cut);
+        }
+        (!cut.copied.is_empty() || !cut.stored.is_empty()).then_some(cut)
     }
 
     /// What is seldom needed is computed then, from what is stored for others.
@@ -285,7 +288,7 @@ impl Levels {
 }
 
 /// A reduction to one element of many, which runs in tiles, or by way of rows: nothing that needs it shares its kernel.
-fn is_barrier_reduce(f: &Function, id: NodeId) -> bool {
+pub(super) fn is_barrier_reduce(f: &Function, id: NodeId) -> bool {
     let node = f.node(id);
     let (Op::Reduce { axes, .. }, Some(&x)) = (&node.op, node.operands().first()) else { return false };
     let one = node.results().first().and_then(|t| t.tensor()).is_some_and(|t| Dim::product(&t.dims) == Dim::ONE);
