@@ -6,7 +6,7 @@
 //! combined as lanes are. The bits are those of one column after the other. Where order is free, fewer lanes do.
 
 use frit_ir::order::LANES;
-use frit_ir::{Dim, Op, ReduceKind};
+use frit_ir::{Dim, Op, ReduceKind, Value};
 
 use super::combine::{combine_of, reduced_index, reduction_type};
 use super::emit::Emitter;
@@ -136,9 +136,11 @@ pub(super) fn lower(lowering: &mut Lowering<'_>, rows: &Rows, columns: &Columns)
 fn block_of(lowering: &mut Lowering<'_>, rows: &Rows, columns: &Columns, block: &Block) -> Result<(), LowerError> {
     rows::check_length(lowering, rows);
     let tiled = rows.length.known().is_none_or(|n| n > TILE);
+    let mut left = lowering.outputs.clone();
     for level in 1..=rows::depth(rows) {
         let sums: Vec<Sums<'_>> =
             rows.large.iter().filter(|l| l.level == level).map(|l| Sums::new(lowering, rows, l)).collect();
+        let stores = stored_in(lowering, rows, columns, level, &mut left)?;
         if tiled {
             let tile = Dim::Known(TILE);
             let tiles = rows.length.ceildiv(&tile);
@@ -147,7 +149,7 @@ fn block_of(lowering: &mut Lowering<'_>, rows: &Rows, columns: &Columns, block: 
             lowering.e.open();
             let first = &t * &tile;
             let size = tile.minimum(&(&rows.length - &first));
-            let written = reduce(lowering, columns, &sums, block, &first, &size).and_then(|()| {
+            let written = reduce(lowering, columns, &sums, block, &first, &size, &stores).and_then(|()| {
                 // The tile's result goes to lane t mod 16 of the tiles.
                 over(lowering, &block.count, |e, j| {
                     for s in &sums {
@@ -161,7 +163,7 @@ fn block_of(lowering: &mut Lowering<'_>, rows: &Rows, columns: &Columns, block: 
             written?;
             lowering.e.kb.push(Stmt::For { var, extent: tiles, body });
         } else {
-            reduce(lowering, columns, &sums, block, &Dim::ZERO, &rows.length)?;
+            reduce(lowering, columns, &sums, block, &Dim::ZERO, &rows.length, &stores)?;
         }
         over(lowering, &block.count, |e, j| {
             for s in &sums {
@@ -176,7 +178,25 @@ fn block_of(lowering: &mut Lowering<'_>, rows: &Rows, columns: &Columns, block: 
             lowering.e.columns.insert(s.large.value, s.result);
         }
     }
-    outputs(lowering, columns, rows, block)
+    outputs(lowering, columns, rows, block, &left)
+}
+
+/// Outputs with all elements that the pass of a level stores, taken from those that are left: what needs none of its
+/// reductions.
+fn stored_in(
+    lowering: &mut Lowering<'_>,
+    rows: &Rows,
+    columns: &Columns,
+    level: usize,
+    left: &mut Vec<(Value, BufferId)>,
+) -> Result<Vec<(Value, BufferId)>, LowerError> {
+    let whole = real(&columns.dims);
+    let mut stores = Vec::new();
+    for (value, buffer) in std::mem::take(left) {
+        let full = real(&lowering.e.dims(value)?) == whole;
+        if full && rows.is_ready(value, level) { &mut stores } else { &mut *left }.push((value, buffer));
+    }
+    Ok(stores)
 }
 
 impl<'l> Sums<'l> {
@@ -262,6 +282,7 @@ fn reduce(
     block: &Block,
     first: &Dim,
     size: &Dim,
+    stores: &[(Value, BufferId)],
 ) -> Result<(), LowerError> {
     clear(lowering, sums, |s| Some(s.lanes))?;
     let together = if size.known().is_some_and(|n| n >= LANES as i64) { TOGETHER } else { 1 };
@@ -282,6 +303,7 @@ fn reduce(
                     let place = if together == 1 { (&at, 1, 0) } else { (&g, together, k) };
                     s.accumulate(e, s.lanes, place, j, value);
                 }
+                store_full(e, columns, stores, &index)?;
             }
             Ok(())
         });
@@ -316,21 +338,56 @@ fn kept_index(e: &mut Emitter<'_>, columns: &Columns, block: &Block, j: &Dim) ->
     kept
 }
 
-/// Outputs of a block: one for each column, or for each element.
-fn outputs(lowering: &mut Lowering<'_>, columns: &Columns, rows: &Rows, block: &Block) -> Result<(), LowerError> {
-    let (mut full, whole, kept) = (Vec::new(), real(&columns.dims), columns.extents(false));
-    for (value, buffer) in lowering.outputs.clone() {
-        let dims = lowering.e.dims(value)?;
-        if real(&dims) == whole {
-            full.push((value, buffer, dims));
-            continue;
-        }
+/// Stores values that have all elements at an index of the space.
+fn store_full(
+    e: &mut Emitter<'_>,
+    columns: &Columns,
+    outputs: &[(Value, BufferId)],
+    index: &[Dim],
+) -> Result<(), LowerError> {
+    let position = e.ranges.simplify(&linearize(index, &columns.dims));
+    store_all(e, &columns.dims, outputs, index, &position)
+}
+
+/// Stores values at one index of extents `from`: all are there before the first is stored, which may be where another
+/// was read.
+fn store_all(
+    e: &mut Emitter<'_>,
+    from: &[Dim],
+    outputs: &[(Value, BufferId)],
+    index: &[Dim],
+    position: &Dim,
+) -> Result<(), LowerError> {
+    let mut elements = Vec::with_capacity(outputs.len());
+    for &(value, buffer) in outputs {
+        let dims = e.dims(value)?;
+        elements.push((buffer, e.emit(value, &among(index, from, &dims))?));
+    }
+    for (buffer, value) in elements {
+        e.kb.push(Stmt::Store { buffer, index: position.clone(), value });
+    }
+    Ok(())
+}
+
+/// Outputs of a block that are left: those with an element for each column in one loop, those with all in another.
+fn outputs(
+    lowering: &mut Lowering<'_>,
+    columns: &Columns,
+    rows: &Rows,
+    block: &Block,
+    left: &[(Value, BufferId)],
+) -> Result<(), LowerError> {
+    let (mut full, mut single) = (Vec::new(), Vec::new());
+    let (whole, kept) = (real(&columns.dims), columns.extents(false));
+    for &(value, buffer) in left {
+        let own = real(&lowering.e.dims(value)?);
+        if own == whole { &mut full } else { &mut single }.push((value, buffer));
+    }
+    if !single.is_empty() {
         over(lowering, &block.count, |e, j| {
-            let index = among(&kept_index(e, columns, block, j), &kept, &dims);
-            let element = e.emit(value, &index)?;
+            let index = kept_index(e, columns, block, j);
             let position = e.row.clone();
-            e.kb.push(Stmt::Store { buffer, index: position, value: element });
-            Ok(())
+            store_all(e, &kept, &single, &index, &position)
         })?;
     }
     if full.is_empty() {
@@ -340,12 +397,7 @@ fn outputs(lowering: &mut Lowering<'_>, columns: &Columns, rows: &Rows, block: &
     lowering.e.open();
     let written = over(lowering, &block.count, |e, j| {
         let index = element_index(e, columns, block, &r, j);
-        for (value, buffer, dims) in full {
-            let element = e.emit(value, &among(&index, &columns.dims, &dims))?;
-            let position = e.ranges.simplify(&linearize(&index, &columns.dims));
-            e.kb.push(Stmt::Store { buffer, index: position, value: element });
-        }
-        Ok(())
+        store_full(e, columns, &full, &index)
     });
     let body = lowering.e.close();
     written?;

@@ -49,6 +49,13 @@ pub(crate) struct Rows {
     levels: HashMap<NodeId, usize>,
 }
 
+impl Rows {
+    /// Whether a value needs only reductions before those of a level.
+    pub(super) fn is_ready(&self, value: Value, level: usize) -> bool {
+        self.levels.get(&value.node).is_some_and(|l| *l < level)
+    }
+}
+
 /// The large reductions of a body, if any; an error when they don't share rows.
 pub(crate) fn find(lowering: &mut Lowering<'_>) -> Result<Option<Rows>, LowerError> {
     let body = lowering.body;
@@ -186,7 +193,12 @@ fn row(lowering: &mut Lowering<'_>, rows: &Rows, p: &Dim) -> Result<(), LowerErr
             reduced(lowering, &rare, results)?;
         }
     }
-    let full = &rows.count * &rows.length;
+    outputs(lowering, rows, p)
+}
+
+/// What is stored after the reductions: row values, then full ones, all in one pass.
+fn outputs(lowering: &mut Lowering<'_>, rows: &Rows, p: &Dim) -> Result<(), LowerError> {
+    let mut full: Vec<(Value, BufferId)> = Vec::new();
     for (value, buffer) in lowering.outputs.clone() {
         let dims = lowering.e.dims(value)?;
         let count = lowering.e.ranges.simplify(&Dim::product(&dims));
@@ -194,20 +206,8 @@ fn row(lowering: &mut Lowering<'_>, rows: &Rows, p: &Dim) -> Result<(), LowerErr
             let index = delinearize(p, &dims, &lowering.e.ranges);
             let element = lowering.e.emit(value, &index)?;
             lowering.e.kb.push(Stmt::Store { buffer, index: p.clone(), value: element });
-        } else if count == full {
-            let layout = full_layout(lowering, rows)?;
-            let var = lowering.e.for_(rows.length.clone(), |e, r| {
-                let position = layout.position(e, p, r);
-                let index = delinearize(&position, &dims, &e.ranges);
-                if e.keeps(&dims) {
-                    e.begin_pass(depth(rows), index.clone(), r.clone());
-                }
-                let element = e.emit(value, &index);
-                e.end_pass();
-                e.kb.push(Stmt::Store { buffer, index: position, value: element? });
-                Ok::<(), LowerError>(())
-            })?;
-            lowering.schedule.directives.push(Directive::Vector { var, lanes: map::LANES });
+        } else if count == &rows.count * &rows.length {
+            full.push((value, buffer));
         } else if let Some(part) = part_of_rows(rows, value, &count) {
             // Fewer elements than are reduced, and no part of it.
             let var = lowering.e.for_(part.clone(), |e, r| {
@@ -224,6 +224,38 @@ fn row(lowering: &mut Lowering<'_>, rows: &Rows, p: &Dim) -> Result<(), LowerErr
                 format!("an output of {count} elements in a kernel of {} rows of {}", rows.count, rows.length);
             return Err(LowerError::Unfusable { origin, message });
         }
+    }
+    if full.is_empty() {
+        return Ok(());
+    }
+    let layout = full_layout(lowering, rows)?;
+    let var = lowering.e.for_(rows.length.clone(), |e, r| {
+        let position = layout.position(e, p, r);
+        for &(value, _) in &full {
+            let dims = e.dims(value)?;
+            if e.keeps(&dims) {
+                e.begin_pass(depth(rows), delinearize(&position, &dims, &e.ranges), r.clone());
+                break;
+            }
+        }
+        let stored = store_all(e, &full, &position);
+        e.end_pass();
+        stored
+    })?;
+    lowering.schedule.directives.push(Directive::Vector { var, lanes: map::LANES });
+    Ok(())
+}
+
+/// Stores values at one position: all are there before the first is stored, which may be where another was read.
+fn store_all(e: &mut Emitter<'_>, outputs: &[(Value, BufferId)], position: &Dim) -> Result<(), LowerError> {
+    let mut elements = Vec::with_capacity(outputs.len());
+    for &(value, buffer) in outputs {
+        let dims = e.dims(value)?;
+        let index = delinearize(position, &dims, &e.ranges);
+        elements.push((buffer, e.emit(value, &index)?));
+    }
+    for (buffer, value) in elements {
+        e.kb.push(Stmt::Store { buffer, index: position.clone(), value });
     }
     Ok(())
 }
@@ -282,13 +314,20 @@ fn plan_lines(lowering: &mut Lowering<'_>, rows: &Rows) -> Result<(), LowerError
     };
     let Some(first) = rows.large.first().and_then(reduced) else { return Ok(()) };
     let mut passes = Vec::new();
+    let mut left = lowering.outputs.clone();
     for level in 1..=depth(rows) {
         // What runs seldom keeps nothing for others.
         let large: Vec<&Large> = rows.large.iter().filter(|l| l.level == level && l.unless.is_none()).collect();
-        let single = !large.is_empty() && trailing(&large) == 1;
-        passes.push(Pass { roots: large.into_iter().filter(|_| single).filter_map(reduced).collect() });
+        if large.is_empty() {
+            passes.push(Pass { roots: Vec::new() });
+            continue;
+        }
+        let cut = row_cut(rows, &large);
+        let stores = stored_in(lowering, rows, level, &cut, &mut left)?.into_iter().map(|(value, _)| value);
+        let roots = large.into_iter().filter_map(reduced).chain(stores).filter(|_| cut.group == 1).collect();
+        passes.push(Pass { roots });
     }
-    passes.push(Pass { roots: lowering.outputs.iter().map(|(value, _)| *value).collect() });
+    passes.push(Pass { roots: left.iter().map(|(value, _)| *value).collect() });
     let dims = lowering.e.dims(first)?;
     lowering.e.plan_lines(&passes, &dims, length)
 }
@@ -382,22 +421,39 @@ fn is_trailing(lowering: &mut Lowering<'_>, large: &Large) -> Result<bool, Lower
     Ok(reduces_neighbours(&lowering.e.dims(x)?, axes))
 }
 
-/// Outputs that need no reduction and have an element for each group of a row's first reductions are stored in their
-/// loop: one pass over the operands.
-fn take_stores(lowering: &mut Lowering<'_>, rows: &Rows, level: usize, cut: &mut Cut) -> Result<(), LowerError> {
-    if level != 1 || !is_trailing(lowering, &rows.large[0])? {
-        return Ok(());
+/// Outputs that the pass of a level stores, taken from those that are left: those that need none of its reductions, where
+/// there is an element for each of its iterations. One pass over the operands does for both.
+fn stored_in(
+    lowering: &mut Lowering<'_>,
+    rows: &Rows,
+    level: usize,
+    cut: &Cut,
+    left: &mut Vec<(Value, BufferId)>,
+) -> Result<Vec<(Value, BufferId)>, LowerError> {
+    // Only neighbours are combined first; what needs a reduction needs to know that it is its row's.
+    if !is_trailing(lowering, &rows.large[0])? || (level > 1 && cut.tiles != Dim::ONE) {
+        return Ok(Vec::new());
     }
-    for (value, buffer) in std::mem::take(&mut lowering.outputs) {
+    let mut stores = Vec::new();
+    for (value, buffer) in std::mem::take(left) {
         let dims = lowering.e.dims(value)?;
         let count = lowering.e.ranges.simplify(&Dim::product(&dims));
-        let free = rows.levels.get(&value.node) == Some(&0);
-        if free && &count * &Dim::Known(cut.group) == &rows.count * &rows.length {
-            cut.stores.push((value, buffer));
+        // A group has several elements of what needs a reduction.
+        let ready = rows.is_ready(value, if cut.group == 1 { level } else { 1 });
+        if ready && &count * &Dim::Known(cut.group) == &rows.count * &rows.length {
+            stores.push((value, buffer));
         } else {
-            lowering.outputs.push((value, buffer));
+            left.push((value, buffer));
         }
     }
+    Ok(stores)
+}
+
+fn take_stores(lowering: &mut Lowering<'_>, rows: &Rows, level: usize, cut: &mut Cut) -> Result<(), LowerError> {
+    let mut left = std::mem::take(&mut lowering.outputs);
+    let stores = stored_in(lowering, rows, level, cut, &mut left);
+    lowering.outputs = left;
+    cut.stores = stores?;
     Ok(())
 }
 
@@ -497,15 +553,9 @@ fn tile(
     }
     let values: Result<Vec<_>, LowerError> =
         large.iter().map(|l| grouped(&mut lowering.e, l, p, &at, cut.group)).collect();
+    let position = lowering.e.ranges.simplify(&(&(p * &all) + &at));
+    let written = store_all(&mut lowering.e, &cut.stores, &position);
     lowering.e.end_pass();
-    let written = cut.stores.iter().try_for_each(|&(value, buffer)| {
-        let position = lowering.e.ranges.simplify(&(&(p * &all) + &at));
-        let dims = lowering.e.dims(value)?;
-        let index = delinearize(&position, &dims, &lowering.e.ranges);
-        let element = lowering.e.emit(value, &index)?;
-        lowering.e.kb.push(Stmt::Store { buffer, index: position, value: element });
-        Ok::<(), LowerError>(())
-    });
     let body = lowering.e.close();
     written?;
     let accs: Vec<Acc> = values?

@@ -8,6 +8,7 @@
 //!    the contract or its limits, or computing it again costs more than storing it ([`super::cost`]). Else it is stored.
 //! 2. A stored value's kernel joins one that reads it, when that is cheaper: one kernel with several outputs.
 //! 3. Kernels that read the same value join, when that is cheaper.
+//! 4. What is stored is computed by the kernels that read it, when that is cheaper with what they read ([`super::unstore`]).
 //!
 //! A join must not make a cycle: nothing outside may need one of its outputs and be needed by it.
 //!
@@ -96,8 +97,8 @@ pub(super) struct Group {
     /// Values that it does not compute, in the order of first use; filled after step 1.
     pub(super) reads: Vec<Value>,
     /// What it costs, and the operations that its ops have at least; filled after step 1.
-    cost: f64,
-    ops: f64,
+    pub(super) cost: f64,
+    pub(super) ops: f64,
 }
 
 /// What step 1 knows of a group that grows.
@@ -109,23 +110,25 @@ struct Growing {
 
 /// The groups of a function, and why there are not fewer.
 pub(super) struct Former<'g, 'f> {
-    g: &'g Graph<'f>,
+    pub(super) g: &'g Graph<'f>,
     limits: Limits,
+    /// What is stored whatever it costs: other steps rely on it.
+    settled: &'g HashSet<Value>,
     /// By number; a group that joined another is empty.
     pub(super) groups: Vec<Group>,
     /// The same by number, in step 1.
     growing: Vec<Growing>,
     /// The groups that read a value; filled after step 1.
-    readers: HashMap<Value, BTreeSet<usize>>,
+    pub(super) readers: HashMap<Value, BTreeSet<usize>>,
     /// First output and last op of the groups with several outputs.
     spans: BTreeSet<(usize, usize, usize)>,
     cones: Cones,
     /// The group that stores each op's result.
-    home: Vec<Option<usize>>,
+    pub(super) home: Vec<Option<usize>>,
     /// The groups that compute each op.
-    inside: Vec<BTreeSet<usize>>,
+    pub(super) inside: Vec<BTreeSet<usize>>,
     /// Whether something that is in no kernel uses the result.
-    outside: Vec<bool>,
+    pub(super) outside: Vec<bool>,
     /// Ops that use each result.
     users: Vec<Vec<usize>>,
     /// Results that will probably be stored.
@@ -153,7 +156,7 @@ fn is_free(op: &Op) -> bool {
 }
 
 impl<'g, 'f> Former<'g, 'f> {
-    pub(super) fn new(g: &'g Graph<'f>, limits: Limits) -> Self {
+    pub(super) fn new(g: &'g Graph<'f>, limits: Limits, settled: &'g HashSet<Value>) -> Self {
         let n = g.order.len();
         let (mut outside, mut users) = (vec![false; n], vec![Vec::new(); n]);
         for user in 0..n {
@@ -176,6 +179,7 @@ impl<'g, 'f> Former<'g, 'f> {
         Former {
             g,
             limits,
+            settled,
             groups: Vec::new(),
             growing: Vec::new(),
             readers: HashMap::new(),
@@ -239,6 +243,7 @@ impl<'g, 'f> Former<'g, 'f> {
         }
         self.join_consumers();
         self.join_siblings();
+        self.unstore();
     }
 
     fn remark(&mut self, producer: usize, consumer: &str, reason: String) {
@@ -277,7 +282,7 @@ impl<'g, 'f> Former<'g, 'f> {
     }
 
     /// Whether ops and outputs keep the contract and the limits.
-    fn check(&self, members: &BTreeSet<usize>, outputs: &BTreeSet<usize>) -> Result<Profile, String> {
+    pub(super) fn check(&self, members: &BTreeSet<usize>, outputs: &BTreeSet<usize>) -> Result<Profile, String> {
         self.check_count(members.len())?;
         self.check_shape(members, outputs)?;
         let profile = Profile::of(self.g, members, outputs);
@@ -317,7 +322,7 @@ impl<'g, 'f> Former<'g, 'f> {
             }
             return;
         }
-        if self.skips_a_section(p) {
+        if self.settled.contains(&self.g.value(p)) || self.skips_a_section(p) {
             self.store(p);
             return;
         }
@@ -448,7 +453,7 @@ impl<'g, 'f> Former<'g, 'f> {
     }
 
     /// Operations of ops without copies; 0 where some are computed almost nowhere and don't count.
-    fn ops(&self, members: &BTreeSet<usize>) -> f64 {
+    pub(super) fn ops(&self, members: &BTreeSet<usize>) -> f64 {
         let rare = |m: &usize| (0..self.g.node(*m).operands().len()).any(|i| cost::is_rare(self.g.node(*m), i));
         if members.iter().any(rare) { 0.0 } else { members.iter().map(|&m| cost::ops(self.g.node(m))).sum() }
     }
@@ -532,7 +537,7 @@ impl<'g, 'f> Former<'g, 'f> {
     }
 
     /// What a group of these ops reads: values that it does not compute.
-    fn reads(&self, members: &BTreeSet<usize>) -> Vec<Value> {
+    pub(super) fn reads(&self, members: &BTreeSet<usize>) -> Vec<Value> {
         let mut reads = Vec::new();
         let mut seen: HashSet<Value> = HashSet::new();
         for &m in members {
@@ -578,7 +583,7 @@ impl<'g, 'f> Former<'g, 'f> {
     }
 
     /// Groups that read a value, in order.
-    fn readers(&self, value: Value) -> Vec<usize> {
+    pub(super) fn readers(&self, value: Value) -> Vec<usize> {
         self.readers.get(&value).map(|k| k.iter().copied().collect()).unwrap_or_default()
     }
 

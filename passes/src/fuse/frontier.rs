@@ -15,6 +15,7 @@ use std::collections::BTreeSet;
 use frit_ir::{Op, OpClass, ReduceKind};
 
 use super::former::Graph;
+use super::is_small;
 
 /// Ops between a value and its reductions that are looked at.
 const NEAR: usize = 256;
@@ -48,7 +49,12 @@ pub(super) fn find(g: &Graph<'_>, users: &[Vec<usize>], outside: &[bool], p: usi
                     if !smaller {
                         return None;
                     }
-                    frontier.outputs.insert(user);
+                    // The steps of one reduction: only the last is a result.
+                    if ends_in_reductions(g, users, outside, user) {
+                        open.push(user);
+                    } else {
+                        frontier.outputs.insert(user);
+                    }
                 }
                 op if views || op.class() == OpClass::Elementwise => open.push(user),
                 _ => return None,
@@ -57,6 +63,13 @@ pub(super) fn find(g: &Graph<'_>, users: &[Vec<usize>], outside: &[bool], p: usi
     }
     let independent = frontier.members.iter().all(|m| !needs_result(g, &frontier, *m));
     (frontier.outputs.len() > 1 && independent).then_some(frontier)
+}
+
+/// Whether a short reduction is there for others only.
+fn ends_in_reductions(g: &Graph<'_>, users: &[Vec<usize>], outside: &[bool], at: usize) -> bool {
+    let short = matches!(&g.node(at).op, Op::Reduce { axes, .. } if is_small(g.f, g.node(at), axes));
+    let reduces = |u: &usize| matches!(g.node(*u).op, Op::Reduce { .. });
+    short && !outside[at] && !users[at].is_empty() && users[at].iter().all(reduces)
 }
 
 /// Whether a member needs one of the results through ops that are no members.

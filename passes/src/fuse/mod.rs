@@ -3,7 +3,7 @@
 //! In: a function of core ops. Out: the same function where groups of elementwise ops, views and reductions are
 //! `fusion` nodes (the region is the meaning; isolated, so what it reads are operands). An op that joins no group stays
 //! as it is: the compiler compiles a lone op as a body of one. `-O0` runs no fusion. Before, `recompute` settles what is
-//! computed again instead of stored, and, where less memory is asked for (`segments`), `segments` has parts of a training
+//! computed again instead of stored, what is stored for good, and, where less memory is asked for (`segments`), `segments` has parts of a training
 //! step's forward run again.
 //!
 //! # The contract with the compiler
@@ -33,8 +33,10 @@
 //!   result that it reads is always that of its own row. A [`Place::Free`] value needs no section and may be computed at
 //!   any index anywhere. Nothing else occurs.
 //! - F7 *Outputs of a row kernel* have X R elements (stored at p) or X elements (stored at x); several of both may occur.
-//!   Where the elements of a row are neighbours, free outputs may also have X R / n elements, n at most [`SMALL_REDUCE`]: if
-//!   a row's reduces combine groups of n first, they are stored in the same pass.
+//!   Where the elements of a row are neighbours, free outputs may also have X R / n elements, n at most [`SMALL_REDUCE`].
+//!   Sections that need equally many others run in one pass, and so do the full outputs that need no more than they do;
+//!   full outputs that are left have one pass of their own. If a row's first reduces combine groups of n, free outputs of
+//!   X R / n elements are stored in their pass.
 //! - F8 *Split.* When X is 1 and R is above [`SPLIT_ABOVE`] or not known ([`Space::split`]), the reduce runs in tiles
 //!   over threads and partials are combined at the end: then no section depends on a section and no value is dependent
 //!   and full. Row values after the sections (sqrt of the sum) and independent outputs of R elements do occur.
@@ -61,8 +63,9 @@ mod segments;
 mod space;
 #[cfg(test)]
 mod tests;
+mod unstore;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use frit_ir::{Function, Module, NodeId, Op, Value};
 
@@ -118,26 +121,26 @@ fn fuse(f: &mut Function, context: &mut Context<'_>) -> Result<(), PassError> {
         }
     }
     contract::settle(f);
-    recompute::recompute(f, context)?;
+    let settled = recompute::recompute(f, context)?;
     // The forward of a training step may be run again in parts, which are kernels of their own.
     let again = segments::segment(f, context.step().get("segments", 1), context)?;
     for &id in &again {
         for region in f.regions_mut(id) {
-            form(region, context)?;
+            form(region, &HashSet::new(), context)?;
         }
     }
-    form(f, context)?;
+    form(f, &settled, context)?;
     segments::put_last(f, &again);
     Ok(())
 }
 
-/// Forms the kernels of a function, its regions left as they are.
-fn form(f: &mut Function, context: &mut Context<'_>) -> Result<(), PassError> {
+/// Forms the kernels of a function, its regions left as they are; what is `settled` is stored.
+fn form(f: &mut Function, settled: &HashSet<Value>, context: &mut Context<'_>) -> Result<(), PassError> {
     let limits = Limits {
         ops: context.step().get("max-ops", MAX_OPS) as f64,
         live: usize::try_from(context.step().get("max-live", MAX_LIVE)).unwrap_or(usize::MAX),
     };
-    let mut outlines = plan(f, limits, context)?;
+    let mut outlines = plan(f, limits, settled, context)?;
     let mut covered: BTreeSet<NodeId> = BTreeSet::new();
     let mut replaced: Vec<(Value, Value)> = Vec::new();
     let order = f.nodes();
@@ -174,9 +177,14 @@ fn form(f: &mut Function, context: &mut Context<'_>) -> Result<(), PassError> {
     }
 }
 
-fn plan(f: &Function, limits: Limits, context: &mut Context<'_>) -> Result<Vec<Outline>, PassError> {
+fn plan(
+    f: &Function,
+    limits: Limits,
+    settled: &HashSet<Value>,
+    context: &mut Context<'_>,
+) -> Result<Vec<Outline>, PassError> {
     let graph = Graph::new(f).ok_or_else(|| PassError::Cycle(f.name.clone()))?;
-    let mut former = Former::new(&graph, limits);
+    let mut former = Former::new(&graph, limits, settled);
     former.form();
     former.remarks.drain(..).for_each(|remark| context.remark(remark));
     let outlines = former.groups.iter().filter(|g| !g.outputs.is_empty()).map(|group| Outline {

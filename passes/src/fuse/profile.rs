@@ -20,11 +20,12 @@ use super::{SMALL_REDUCE, is_small, keeps_order};
 /// Places of one value that are told apart; the copies at others are only counted.
 const MOST_PLACES: usize = 16;
 
-/// What makes a kernel compute a value: a level of its sections, or a loop over outputs.
+/// What makes a kernel compute a value: a level of its sections, the loop over outputs, or an output of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Feed {
     Level(usize),
-    Output(usize),
+    Elements,
+    Row,
 }
 
 /// An index that a value is asked at, by number.
@@ -138,15 +139,8 @@ pub(super) struct Profile {
 impl Profile {
     /// The profile of a kernel of these ops and outputs, by index in the graph.
     pub(super) fn of(g: &Graph<'_>, members: &BTreeSet<usize>, outputs: &BTreeSet<usize>) -> Profile {
-        let levels = levels(g, members);
-        // A map kernel has one loop for all outputs, a row kernel one each, unless its first reductions store them on
-        // the way.
-        let feed = |m: usize| match () {
-            () if levels.is_empty() => Feed::Output(0),
-            () if stored_on_the_way(g, members, &levels, m) => Feed::Level(1),
-            () => Feed::Output(m + 1),
-        };
-        let feeds = outputs.iter().map(|&m| (m, feed(m))).collect();
+        let (levels, depth) = levels(g, members);
+        let feeds = outputs.iter().map(|&m| (m, output_feed(g, &levels, &depth, m))).collect();
         let mut profile = Profile { levels, feeds, ways: vec![Way::Start; 2], ..Profile::default() };
         for &m in members.iter().rev() {
             profile.add(g, m);
@@ -329,30 +323,28 @@ fn counts(g: &Graph<'_>, m: usize) -> bool {
     ops(g.node(m)) > 0.0 && g.elements(g.value(m)) > 1.0
 }
 
-/// Whether the loop of the first reductions stores an output (F7).
-fn stored_on_the_way(g: &Graph<'_>, members: &BTreeSet<usize>, levels: &HashMap<usize, usize>, output: usize) -> bool {
-    let mut below = BTreeSet::from([output]);
-    let mut free = true;
-    for &m in members.range(..=output).rev() {
-        if below.contains(&m) {
-            free &= !levels.contains_key(&m);
-            below.extend(g.node(m).operands().iter().filter_map(|v| g.index(*v)));
-        }
+/// What computes an output (F7): a map kernel has one loop; a row kernel has one for what is left after its passes, which
+/// store what needs none of their own reductions, and computes row values outside of them.
+fn output_feed(g: &Graph<'_>, levels: &HashMap<usize, usize>, depth: &HashMap<usize, usize>, m: usize) -> Feed {
+    let Some((&section, _)) = levels.iter().min() else { return Feed::Elements };
+    let elements = g.elements(g.value(m));
+    if elements <= g.elements(g.value(section)) {
+        return Feed::Row;
     }
-    let elements = g.elements(g.value(output));
-    free && levels.keys().all(|&s| {
-        let all = g.node(s).operands().first().map_or(0.0, |v| g.elements(*v));
-        let n = all / elements.max(1.0);
-        g.elements(g.value(s)) < elements && n.fract() == 0.0 && (1.0..=SMALL_REDUCE as f64).contains(&n)
-    })
+    let all = g.node(section).operands().first().map_or(0.0, |v| g.elements(*v));
+    let n = all / elements.max(1.0);
+    let own = depth.get(&m).copied().unwrap_or(0);
+    let in_pass = n == 1.0 || (own == 0 && n.fract() == 0.0 && n <= SMALL_REDUCE as f64);
+    let last = levels.values().max().copied().unwrap_or(0);
+    if in_pass && own < last { Feed::Level(own + 1) } else { Feed::Elements }
 }
 
-/// How many sections deep each section lies.
-fn levels(g: &Graph<'_>, members: &BTreeSet<usize>) -> HashMap<usize, usize> {
+/// How many sections deep each section lies, and each op.
+fn levels(g: &Graph<'_>, members: &BTreeSet<usize>) -> (HashMap<usize, usize>, HashMap<usize, usize>) {
     let mut depth: HashMap<usize, usize> = HashMap::new();
     let mut levels = HashMap::new();
     if !members.iter().any(|&m| is_section(g, g.node(m))) {
-        return levels;
+        return (levels, depth);
     }
     for &m in members {
         let node = g.node(m);
@@ -363,7 +355,7 @@ fn levels(g: &Graph<'_>, members: &BTreeSet<usize>) -> HashMap<usize, usize> {
         }
         depth.insert(m, own);
     }
-    levels
+    (levels, depth)
 }
 
 /// Whether a broadcast repeats its operand along the innermost axis that is not 1.

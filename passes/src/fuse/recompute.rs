@@ -40,8 +40,9 @@ const MOST: usize = 4096;
 const NEVER: u64 = 1 << 50;
 
 /// Copies ops of a function so that kernels need less memory; the step's option `store` says how many times as dear it is
-/// to store a value than it takes time.
-pub(super) fn recompute(f: &mut Function, context: &mut Context<'_>) -> Result<(), PassError> {
+/// to store a value than it takes time. Gives the values that are to be stored for what lies behind a barrier, and are
+/// needed before it too.
+pub(super) fn recompute(f: &mut Function, context: &mut Context<'_>) -> Result<HashSet<Value>, PassError> {
     let mut levels = Levels::of(f).ok_or_else(|| PassError::Cycle(f.name.clone()))?;
     levels.dear = context.step().get("store", 1) as f64;
     for level in 1..=levels.last {
@@ -52,7 +53,14 @@ pub(super) fn recompute(f: &mut Function, context: &mut Context<'_>) -> Result<(
         levels.apply(f, level, &cut);
     }
     // What all its users compute themselves now.
-    context.required(|context| remove_dead(f, context))
+    context.required(|context| remove_dead(f, context))?;
+    let left: HashSet<NodeId> = f.nodes().into_iter().collect();
+    let mut settled = levels.stored.clone();
+    settled.retain(|v| {
+        let mut users = f.uses(*v).into_iter().map(|(user, _)| levels.at(user));
+        left.contains(&v.node) && users.next().is_some_and(|first| users.any(|level| level != first))
+    });
+    Ok(settled)
 }
 
 /// Ops by the barriers before them.
@@ -200,9 +208,6 @@ impl Levels {
             network.edge(out, network.sink, NEVER);
         }
         let (cost, memory_side) = network.cut();
-        if as_it_is - (cost as f64 / SCALE) < WORTHWHILE {
-            return None;
-        }
         let mut cut = Cut { copied: Vec::new(), stored: Vec::new() };
         for &value in &reached {
             let (into, out) = network.value(value);
@@ -212,8 +217,14 @@ impl Levels {
                 (true, _) => {}
             }
         }
-        self.copy_rare(f, &asked, &mut cut);
-        (!cut.copied.is_empty()).then_some(cut)
+        if as_it_is - (cost as f64 / SCALE) < WORTHWHILE {
+            // Nothing is copied; what is asked for and dear to compute is stored all the same.
+            cut.copied.clear();
+            cut.stored.retain(|v| asked.contains_key(v));
+        } else {
+            self.copy_rare(f, &asked, &mut cut);
+        }
+        (!cut.copied.is_empty() || !cut.stored.is_empty()).then_some(cut)
     }
 
     /// What is seldom needed is computed then, from what is stored for others.
@@ -277,12 +288,23 @@ impl Levels {
 }
 
 /// A reduction to one element of many, which runs in tiles, or by way of rows: nothing that needs it shares its kernel.
-fn is_barrier_reduce(f: &Function, id: NodeId) -> bool {
+pub(super) fn is_barrier_reduce(f: &Function, id: NodeId) -> bool {
     let node = f.node(id);
     let (Op::Reduce { axes, .. }, Some(&x)) = (&node.op, node.operands().first()) else { return false };
     let one = node.results().first().and_then(|t| t.tensor()).is_some_and(|t| Dim::product(&t.dims) == Dim::ONE);
-    let by_rows = matches!(f.op(x), Op::Reduce { .. }) && f.node(x.node).operands().iter().any(|v| is_many(f, *v));
-    one && !is_small(f, node, axes) && (is_many(f, x) || by_rows)
+    one && !is_small(f, node, axes) && reduces_many(f, x)
+}
+
+/// Whether a value has many elements, or is what reductions, one after the other, make of many.
+fn reduces_many(f: &Function, value: Value) -> bool {
+    let mut at = value;
+    while !is_many(f, at) {
+        match (f.op(at), f.node(at.node).operands().first()) {
+            (Op::Reduce { .. }, Some(&x)) => at = x,
+            _ => return false,
+        }
+    }
+    true
 }
 
 fn is_many(f: &Function, value: Value) -> bool {

@@ -350,3 +350,78 @@ fn equal_ops_of_one_kernel_are_one() {
     passes(&mut module, "fuse");
     assert_eq!(shape_of(&module), ["(exp mul add)"]);
 }
+
+/// Extents of all that kernels of the entry function store.
+fn stored(module: &Module) -> Vec<Vec<Dim>> {
+    let f = module.entry().expect("a function");
+    let kernels = f.nodes().into_iter().filter(|id| matches!(f.node(*id).op, Op::Fusion {}));
+    kernels.flat_map(|id| f.node(id).results().iter().filter_map(|t| Some(t.tensor()?.dims.clone()))).collect()
+}
+
+#[test]
+fn what_readers_compute_from_what_they_read_is_not_stored() {
+    let whole = |reads: bool| {
+        let mut f = Function::new("infer");
+        let inputs = ["x", "u", "v", "w"].map(|n| f.add_input(n, TensorType::known(DType::F32, &[64, 784])));
+        let mut b = Builder::new(&mut f, Origin::named("test"));
+        let mul = |b: &mut Builder<'_>, x: Value, y: Value| b.binary(BinaryOp::Mul, x, y).expect("mul");
+        let product = inputs[1..].iter().fold(inputs[0], |p, y| mul(&mut b, p, *y));
+        // Kernels of rows and of columns: both read the factors as well, or the product alone.
+        let sums = [1, 0].map(|axis| {
+            let mut y = b.unary(UnaryOp::Neg, product).expect("neg");
+            for factor in if reads { &inputs[..] } else { &[] } {
+                let shifted = b.binary(BinaryOp::Sub, y, *factor).expect("sub");
+                y = b.unary(UnaryOp::Abs, shifted).expect("abs");
+            }
+            b.reduce(y, vec![axis], ReduceKind::Sum, false).expect("sum")
+        });
+        let [rows, columns] = sums;
+        f.add_output("rows", rows);
+        f.add_output("columns", columns);
+        let mut module = Module::of(f);
+        passes(&mut module, "fuse");
+        stored(&module).iter().filter(|dims| dims.len() == 2).count()
+    };
+    assert_eq!(whole(true), 0);
+    assert_eq!(whole(false), 1);
+}
+
+#[test]
+fn what_a_cut_settles_to_store_is_computed_once() {
+    let mut f = Function::new("infer");
+    let [x, g] = ["x", "g"].map(|n| f.add_input(n, TensorType::known(DType::F32, &[64, 784])));
+    let w = f.add_input("w", TensorType::known(DType::F32, &[784, 784]));
+    let mut b = Builder::new(&mut f, Origin::named("test"));
+    let (e, one) = (b.unary(UnaryOp::Exp, x).expect("exp"), b.scalar(DType::F32, 1.0).expect("one"));
+    let d = b.binary(BinaryOp::Add, e, one).expect("add");
+    let s = b.binary(BinaryOp::Div, one, d).expect("div");
+    let y = b.binary(BinaryOp::Mul, x, s).expect("mul");
+    let dot = Op::DotGeneral {
+        lhs_batch: vec![],
+        rhs_batch: vec![],
+        lhs_contract: vec![1],
+        rhs_contract: vec![0],
+        accumulate: DType::F32,
+    };
+    let z = b.op(dot, &[y, w]).expect("dot");
+    let z = b.binary(BinaryOp::Mul, z, g).expect("mul");
+    let z = b.binary(BinaryOp::Mul, z, s).expect("mul");
+    f.add_output("z", z);
+    let mut module = Module::of(f);
+    passes(&mut module, "fuse");
+    let exps: usize = shape_of(&module).iter().map(|kernel| kernel.matches("exp").count()).sum();
+    assert_eq!(exps, 1, "{:?}", shape_of(&module));
+}
+
+#[test]
+fn a_reduction_of_many_is_a_barrier_in_any_steps() {
+    let last_is_barrier = |dims: &[usize]| {
+        let f = function(dims, |b, x| {
+            let rank = dims.len();
+            vec![(0..rank).rev().fold(x, |v, axis| b.reduce(v, vec![axis], ReduceKind::Max, false).expect("max"))]
+        });
+        recompute::is_barrier_reduce(&f, f.outputs()[0].value.node)
+    };
+    assert!(last_is_barrier(&[64, 64, 6]));
+    assert!(!last_is_barrier(&[32, 20, 6]));
+}

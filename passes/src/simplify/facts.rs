@@ -6,6 +6,7 @@
 
 use frit_ir::convert::to_f64s;
 use frit_ir::op::BinaryOp;
+use frit_ir::types::Dim;
 use frit_ir::{DType, Op, ReduceKind, UnaryOp, Value};
 
 use super::algebra::Scope;
@@ -113,6 +114,34 @@ impl Scope<'_> {
         !operand.is_some_and(|v| self.dims(v).iter().all(|d| d.known().is_some_and(|n| n > 0)))
     }
 
+    /// Whether one value holds maxima and the other minima of the same elements at each place; there are some.
+    fn is_spread(&self, largest: Value, smallest: Value) -> bool {
+        let (Some(high), Some(low)) = (self.extreme(largest, ReduceKind::Max), self.extreme(smallest, ReduceKind::Min))
+        else {
+            return false;
+        };
+        high == low && self.ty(largest).map(|t| &t.dims) == self.ty(smallest).map(|t| &t.dims)
+    }
+
+    /// What a value is the extreme of, and along which axes; none where one element is that of all, whatever the steps.
+    fn extreme(&self, value: Value, kind: ReduceKind) -> Option<(Value, &[usize])> {
+        let all = self.ty(value).is_some_and(|t| Dim::product(&t.dims) == Dim::ONE);
+        let (mut at, mut found) = (value, None);
+        while let Some(x) = self.operand(at.node, 0)
+            && (found.is_none() || all)
+        {
+            match &self.node(at).op {
+                Op::Reduce { kind: own, axes } if *own == kind && !self.is_empty(at) => {
+                    found = Some(if all { &[][..] } else { axes.as_slice() });
+                }
+                Op::Reshape { .. } if all => {}
+                _ => break,
+            }
+            at = x;
+        }
+        found.map(|axes| (at, axes))
+    }
+
     fn range_within(&self, value: Value, path: &Path, assumed: &Assumed, budget: usize) -> Range {
         let range = self.range_of(value, path, assumed, budget);
         assumed.bound(value, path).map_or(range, |bound| range.intersection(bound))
@@ -156,10 +185,14 @@ impl Scope<'_> {
                     let most = x.magnitude() * x.magnitude();
                     Range::new(if x.low > 0.0 { x.low * x.low } else { 0.0 }, most).rounded()
                 }
-                _ => {
-                    let a = of(0);
-                    binary(*op, a, of(1))
+                [a, b] => {
+                    let (x, y) = (of(0), of(1));
+                    let range = binary(*op, x, y);
+                    // The largest of some elements less the smallest of the same.
+                    let spread = *op == BinaryOp::Sub && self.is_spread(*a, *b);
+                    if spread { range.intersection(Range { low: 0.0, high: f64::INFINITY }) } else { range }
                 }
+                _ => ALL,
             },
             Op::Select { .. } if node.operands().first().is_some_and(|c| assumed.holds(*c, &path)) => of(1),
             Op::Select { .. } => {
@@ -217,7 +250,6 @@ fn binary(op: BinaryOp, a: Range, b: Range) -> Range {
 mod tests {
     use frit_ir::builder::Builder;
     use frit_ir::op::Numerics;
-    use frit_ir::types::Dim;
     use frit_ir::{Function, Origin};
     use indexmap::IndexMap;
 
@@ -302,6 +334,31 @@ mod tests {
         assert!(range.low >= 1.0 && range.high <= 1.0 + 5.1_f64.exp(), "{range:?}");
         // The condition speaks of x[i], the product takes x[j].
         assert_eq!(guarded(false).high, f64::INFINITY);
+    }
+
+    #[test]
+    fn the_largest_is_not_below_the_smallest() {
+        let extreme = |b: &mut Builder<'_>, x: Value, kind: ReduceKind| b.reduce(x, vec![0], kind, false).unwrap();
+        let spread = |first: ReduceKind, second: ReduceKind, shift: bool| {
+            range(|b, x| {
+                let high = extreme(b, x, first);
+                let other = if shift { b.unary(UnaryOp::Neg, x).unwrap() } else { x };
+                let low = extreme(b, other, second);
+                b.binary(BinaryOp::Sub, high, low).unwrap()
+            })
+        };
+        assert!(spread(ReduceKind::Max, ReduceKind::Min, false).is_not_negative());
+        assert_eq!(spread(ReduceKind::Min, ReduceKind::Max, false), ALL);
+        assert_eq!(spread(ReduceKind::Max, ReduceKind::Min, true), ALL);
+        // In steps, as one element of the whole.
+        let steps = range(|b, x| {
+            let high = extreme(b, x, ReduceKind::Max);
+            let low = b.reshape(x, vec![Dim::ONE, Dim::Known(3)]).unwrap();
+            let low = b.reduce(low, vec![1], ReduceKind::Min, false).unwrap();
+            let low = b.reshape(low, vec![]).unwrap();
+            b.binary(BinaryOp::Sub, high, low).unwrap()
+        });
+        assert!(steps.is_not_negative());
     }
 
     #[test]

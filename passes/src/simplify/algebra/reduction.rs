@@ -3,13 +3,19 @@
 //! A sum or product runs over its elements in row-major order of the reduced axes (`frit_ir::order`), so views that keep
 //! that order keep the bits. Minimum and maximum don't depend on order at all: NaN wins, and -0 is below 0.
 
+use std::collections::{HashSet, VecDeque};
+
 use frit_ir::op::BinaryOp;
 use frit_ir::types::{DType, Dim};
-use frit_ir::{NodeId, Op, ReduceKind, Value};
+use frit_ir::{NodeId, Op, OpClass, ReduceKind, Value};
 
 use super::movement::{input, known};
 use super::scope::{Kept, kept_axes, known_product};
 use super::{Outcome, Rule, Scope, found};
+use crate::fuse::{SMALL_REDUCE, SPLIT_ABOVE};
+
+/// Ops that are looked at for one question.
+const NEAR: usize = 256;
 
 pub(super) static RULES: &[Rule] = &[
     rule!("reduce-nothing", "reduce(x, []) = x", "no axes", Strict Algebra Bits, reduce_nothing, |b| {
@@ -63,6 +69,32 @@ pub(super) static RULES: &[Rule] = &[
         let y = b.reduce(x, vec![1, 2], ReduceKind::Max, false)?;
         Ok(vec![b.reduce(x, vec![0, 1, 2], ReduceKind::Max, false)?, y])
     }),
+    rule!("extreme-by-short-axis", "max(x, a and last) = max(max(x, last), a)",
+        "min and max; the last axis is short, and x is reduced along it alone elsewhere: then both share rows",
+        Strict Strength Bits, extreme_by_short_axis, |b| {
+        let x = input(b, &[5, 300, 6]);
+        let x = b.unary(frit_ir::UnaryOp::Exp, x)?;
+        let y = b.reduce(x, vec![2], ReduceKind::Sum, false)?;
+        Ok(vec![b.reduce(x, vec![1, 2], ReduceKind::Max, false)?, y])
+    }),
+    rule!("sum-by-rows", "sum(x) = sum(sum(x, a))",
+        "over all of many elements, which are computed from sums over a: then both share rows",
+        Reassociate Strength Rounding, |s, id| by_rows(s, id, false), |b| {
+        let x = input(b, &[70, 90]);
+        let sum = b.reduce(x, vec![1], ReduceKind::Sum, false)?;
+        let sum = b.op(Op::Broadcast { dims: known(&[70, 90]), axes: vec![0] }, &[sum])?;
+        let y = b.binary(BinaryOp::Sub, x, sum)?;
+        Ok(vec![b.reduce(y, vec![0, 1], ReduceKind::Sum, false)?])
+    }),
+    rule!("extreme-by-rows", "max(x) = max(max(x, a))",
+        "min and max over all of many elements, which are computed from reductions over a: then both share rows",
+        Strict Strength Bits, |s, id| by_rows(s, id, true), |b| {
+        let x = input(b, &[70, 90]);
+        let sum = b.reduce(x, vec![1], ReduceKind::Sum, false)?;
+        let sum = b.op(Op::Broadcast { dims: known(&[70, 90]), axes: vec![0] }, &[sum])?;
+        let y = b.binary(BinaryOp::Sub, x, sum)?;
+        Ok(vec![b.reduce(y, vec![0, 1], ReduceKind::Min, false)?])
+    }),
     rule!("max-of-broadcast", "max(broadcast(x), a) = broadcast(x)", "min and max over repeated axes that are not empty",
         Strict Algebra Bits, |s, id| reduce_of_broadcast(s, id, true), |b| {
         let x = input(b, &[5, 2]);
@@ -113,6 +145,94 @@ fn extreme_of_extremes(s: &Scope<'_>, id: NodeId) -> Outcome {
         }
     }
     Outcome::No
+}
+
+fn extreme_by_short_axis(s: &Scope<'_>, id: NodeId) -> Outcome {
+    let Some((axes, kind, x)) = reduce_of(s, id).filter(|(_, kind, _)| is_order_free(*kind)) else {
+        return Outcome::No;
+    };
+    let Some(last) = s.dims(x).len().checked_sub(1).filter(|last| axes.contains(last)) else { return Outcome::No };
+    let short = s.dims(x)[last].known().is_some_and(|n| (2..=SMALL_REDUCE).contains(&n));
+    let rest: Vec<usize> = axes.iter().copied().filter(|a| *a != last).collect();
+    let longer = known_product(rest.iter().map(|&a| &s.dims(x)[a])).is_none_or(|n| n > SMALL_REDUCE);
+    let alone = |(user, _): &(NodeId, usize)| reduce_of(s, *user).is_some_and(|(a, ..)| a == [last]);
+    if !short || !longer || !s.f.uses(x).iter().any(alone) {
+        return Outcome::No;
+    }
+    found([], move |b| {
+        let inner = b.reduce(x, vec![last], kind, false)?;
+        b.reduce(inner, rest, kind, false)
+    })
+}
+
+/// A reduction of all elements as one of rows, and one of its results: where what it reduces is computed from reductions
+/// of such rows, all of them run in one kernel, and nothing is stored for it.
+fn by_rows(s: &Scope<'_>, id: NodeId, exact: bool) -> Outcome {
+    let Some((axes, kind, x)) = reduce_of(s, id) else { return Outcome::No };
+    let fits = if exact { is_order_free(kind) } else { kind == ReduceKind::Sum };
+    let dims = s.dims(x);
+    if !fits || axes.len() != dims.len() || known_product(dims).is_some_and(|n| n <= SPLIT_ABOVE) {
+        return Outcome::No;
+    }
+    let Some(inner) = rows_of(s, x) else { return Outcome::No };
+    let outer = 0..dims.len() - inner.len();
+    found([], move |b| {
+        let rows = b.reduce(x, inner, kind, false)?;
+        b.reduce(rows, outer.collect(), kind, false)
+    })
+}
+
+/// The axes of the reductions that a value needs at its own places, each along a row: the first that are found.
+fn rows_of(s: &Scope<'_>, x: Value) -> Option<Vec<usize>> {
+    let dims = s.dims(x);
+    let mut seen = HashSet::new();
+    let mut open = VecDeque::from([x]);
+    while let Some(value) = open.pop_front() {
+        if !seen.insert(value) || seen.len() > NEAR {
+            continue;
+        }
+        let node = s.node(value);
+        match &node.op {
+            Op::Broadcast { axes: places, .. } => {
+                let Some(&row) = node.operands().first() else { continue };
+                // Axes along which the operand repeats.
+                let own = |a: usize| places.iter().position(|p| *p == a).and_then(|i| s.dims(row).get(i));
+                let repeated: Vec<usize> =
+                    (0..dims.len()).filter(|&a| own(a) != Some(&dims[a]) && dims[a] != Dim::ONE).collect();
+                if !repeated.is_empty() && repeated.len() < dims.len() && needs_rows(s, row, dims, &repeated) {
+                    return Some(repeated);
+                }
+            }
+            op if op.class() == OpClass::Elementwise => open.extend(node.operands()),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Whether a value of rows is computed from a reduction of values of extents `dims` along some axes, extents of 1 aside.
+fn needs_rows(s: &Scope<'_>, row: Value, dims: &[Dim], repeated: &[usize]) -> bool {
+    let mut seen = HashSet::new();
+    let mut open = vec![row];
+    while let Some(value) = open.pop() {
+        if !seen.insert(value) || seen.len() > NEAR {
+            continue;
+        }
+        let node = s.node(value);
+        match &node.op {
+            Op::Reduce { axes, .. } => {
+                let whole = node.operands().first().is_some_and(|v| s.dims(*v) == dims);
+                let real = axes.iter().filter(|&&a| dims.get(a) != Some(&Dim::ONE));
+                if whole && real.eq(repeated) {
+                    return true;
+                }
+            }
+            Op::Reshape { .. } => open.extend(node.operands()),
+            op if op.class() == OpClass::Elementwise => open.extend(node.operands()),
+            _ => {}
+        }
+    }
+    false
 }
 
 fn is_order_free(kind: ReduceKind) -> bool {
