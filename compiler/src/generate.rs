@@ -3,7 +3,7 @@
 //! Kernels do not depend on each other, so they are compiled on several threads; results keep their order, and
 //! the bytes of each do not depend on the thread. Before, every vector loop gets the number of lanes that its
 //! body is worth: a large body at 16 lanes is four times the code for nothing, a small one needs them to fill the machine.
-//! And every phase is split among threads where the cost model ([`crate::cost`]) finds enough in it.
+//! Every phase is split among threads where the cost model ([`crate::cost`]) finds enough in it. What loops compute again and again is moved out of them ([`crate::kernel::hoist`]).
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,6 +15,7 @@ use crate::cost::{Rates, grain};
 use crate::cpu::abi::KernelCode;
 use crate::cpu::{CodeGenerator, CodeOptions, Vectors};
 use crate::kernel::expand::expand;
+use crate::kernel::hoist::hoist;
 use crate::kernel::{Expr, Kernel, Stmt};
 use crate::plan::build::KernelSource;
 use crate::schedule::{Directive, Schedule};
@@ -79,6 +80,7 @@ pub(crate) fn generate(
 
 fn one(generator: &mut CodeGenerator, source: &KernelSource, lanes: Option<u32>) -> Result<Generated, String> {
     let mut kernel = source.kernel.clone();
+    hoist(&mut kernel);
     expand(&mut kernel).map_err(|e| e.to_string())?;
     let mut schedule = with_grain(&kernel, with_lanes(&kernel, &source.schedule, lanes));
     let (code, report) = generator.compile(&kernel, &schedule).map_err(|e| e.to_string())?;
