@@ -22,6 +22,7 @@ use cranelift_codegen::isa::CallConv;
 use cranelift_frontend::FunctionBuilder;
 use frit_ir::{DType, Dim, Symbol};
 
+use super::blocks::END;
 use super::code::CodeReport;
 use super::error::Refusal;
 use super::exec::ALIGNMENT;
@@ -197,8 +198,9 @@ impl<'a, 'b> Function<'a, 'b> {
         }
     }
 
-    /// Writes a phase; returns the bytes of scratch memory that it needs.
-    pub(super) fn phase(&mut self, phase: &Phase) -> Result<usize, Refusal> {
+    /// Writes a phase whose body takes `rows` iterations of the outer index; returns the bytes of scratch memory that it
+    /// needs.
+    pub(super) fn phase(&mut self, phase: &Phase, rows: i64) -> Result<usize, Refusal> {
         let entry = self.f.create_block();
         self.f.append_block_params_for_function_params(entry);
         self.f.switch_to_block(entry);
@@ -216,8 +218,10 @@ impl<'a, 'b> Function<'a, 'b> {
         self.define_ahead(&phase.body)?;
         self.f.ins().jump(ready, &[]);
         self.f.switch_to_block(looped);
-        self.bind(&phase.outer, Index::of(i), |this| this.body(&phase.body))?;
-        let following = self.f.ins().iadd_imm_s(i, 1);
+        self.bind(&Symbol::new(END), Index::of(end), |this| {
+            this.bind(&phase.outer, Index::of(i), |this| this.body(&phase.body))
+        })?;
+        let following = self.f.ins().iadd_imm_s(i, rows);
         let again = self.f.ins().icmp(IntCC::SignedLessThan, following, end);
         self.f.ins().brif(again, looped, &[BlockArg::Value(following)], done, &[]);
         // Only now it is known what the calls in the body need.

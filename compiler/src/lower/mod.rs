@@ -232,7 +232,7 @@ impl<'a> Lowering<'a> {
             .iter()
             .filter_map(|d| match d {
                 Directive::Vector { var, .. } => Some(var),
-                Directive::Unroll { .. } | Directive::Threads { .. } => None,
+                Directive::Unroll { .. } | Directive::Block { .. } | Directive::Threads { .. } => None,
             })
             .collect();
         let divided = kernel.phases.iter().map(|phase| divided(&phase.body, &vectors)).sum();
