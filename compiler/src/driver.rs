@@ -375,7 +375,7 @@ mod tests {
         let compiled = compile(module, &options).unwrap();
         let lanes = |d: &Directive| match d {
             Directive::Vector { lanes, .. } => Some(*lanes),
-            Directive::Unroll { .. } | Directive::Threads { .. } => None,
+            Directive::Unroll { .. } | Directive::Block { .. } | Directive::Threads { .. } => None,
         };
         let vectors: Vec<u32> =
             compiled.kernels.iter().flat_map(|k| k.schedule.directives.iter().filter_map(lanes)).collect();

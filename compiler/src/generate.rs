@@ -3,7 +3,8 @@
 //! Kernels do not depend on each other, so they are compiled on several threads; results keep their order, and
 //! the bytes of each do not depend on the thread. Before, every vector loop gets the number of lanes that its
 //! body is worth: a large body at 16 lanes is four times the code for nothing, a small one needs them to fill the machine.
-//! And every phase is split among threads where the cost model ([`crate::cost`]) finds enough in it.
+//! Every phase is split among threads where the cost model ([`crate::cost`]) finds enough in it, and runs its rows in
+//! blocks where they are short. What loops compute again and again is moved out of them ([`crate::kernel::hoist`]).
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,8 +14,9 @@ use frit_ir::{Dim, Symbol};
 use crate::cost::count::count;
 use crate::cost::{Rates, grain};
 use crate::cpu::abi::KernelCode;
-use crate::cpu::{CodeGenerator, CodeOptions, Vectors};
+use crate::cpu::{CodeGenerator, CodeOptions, Vectors, worth};
 use crate::kernel::expand::expand;
+use crate::kernel::hoist::hoist;
 use crate::kernel::{Expr, Kernel, Stmt};
 use crate::plan::build::KernelSource;
 use crate::schedule::{Directive, Schedule};
@@ -79,8 +81,9 @@ pub(crate) fn generate(
 
 fn one(generator: &mut CodeGenerator, source: &KernelSource, lanes: Option<u32>) -> Result<Generated, String> {
     let mut kernel = source.kernel.clone();
+    hoist(&mut kernel);
     expand(&mut kernel).map_err(|e| e.to_string())?;
-    let mut schedule = with_grain(&kernel, with_lanes(&kernel, &source.schedule, lanes));
+    let mut schedule = with_blocks(&kernel, with_grain(&kernel, with_lanes(&kernel, &source.schedule, lanes)));
     let (code, report) = generator.compile(&kernel, &schedule).map_err(|e| e.to_string())?;
     let scalar =
         |d: &Directive| matches!(d, Directive::Vector { var, .. } if report.scalar.iter().any(|l| l.var == var.name()));
@@ -100,6 +103,16 @@ fn with_lanes(kernel: &Kernel, schedule: &Schedule, wanted: Option<u32>) -> Sche
         let weight = weights.get(var).copied().unwrap_or(1).max(1);
         let worth = [16, 8].into_iter().find(|n| weight * n / 4 <= BODY).unwrap_or(4);
         *lanes = wanted.unwrap_or_else(|| (*lanes).min(worth as u32));
+    }
+    schedule
+}
+
+/// The schedule with every phase in blocks whose rows are worth that.
+fn with_blocks(kernel: &Kernel, mut schedule: Schedule) -> Schedule {
+    for phase in &kernel.phases {
+        if let Some(rows) = worth(kernel, phase) {
+            schedule.directives.push(Directive::Block { var: phase.outer.clone(), rows });
+        }
     }
     schedule
 }

@@ -12,6 +12,7 @@ use cranelift_codegen::ir::{self, ExternalName, UserFuncName};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 
 use super::abi::{KernelCode, PhaseCode};
+use super::blocks::in_blocks;
 use super::error::{CodeError, Refusal};
 use super::function::{self, Function};
 use super::link::{Call, Piece, link};
@@ -168,6 +169,9 @@ impl CodeGenerator {
     ) -> Result<KernelCode, Refusal> {
         let target = &self.options.target;
         let convention = target.convention();
+        let changed = in_blocks(kernel, schedule);
+        let kernel = changed.as_ref().map_or(kernel, |(kernel, _)| kernel);
+        let rows = |i: usize| changed.as_ref().and_then(|(_, rows)| rows.get(i).copied()).unwrap_or(1);
         self.leaves.begin(kernel.phases.len(), texts.is_some());
         let mut pieces = Vec::with_capacity(kernel.phases.len());
         let mut scratch = Vec::with_capacity(kernel.phases.len());
@@ -177,7 +181,7 @@ impl CodeGenerator {
                 ir::Function::with_name_signature(UserFuncName::user(0, i as u32), function::signature(convention));
             let mut f = FunctionBuilder::new(&mut self.context.func, &mut self.builder);
             let mut writer = Function::new(&mut f, kernel, schedule, target.features, &mut self.leaves, report);
-            scratch.push(writer.phase(phase)?);
+            scratch.push(writer.phase(phase, rows(i))?);
             f.seal_all_blocks();
             let size = f.func.dfg.num_insts();
             let isa = target.isa(self.options.effort, size);

@@ -1,18 +1,28 @@
 //! One phase to one CLIF function: loops, branches, memory, checks.
 //!
 //! Registers are SSA values; a register that leaves its scope is forgotten, so a kernel that breaks rule K1 is an error
-//! here and never bad code. Loops that the schedule makes vectors go to [`super::strip`] when it takes them, and run one
+//! here and never bad code. A constant that stands before all iterations is written anew at every use, so that it is not
+//! kept in memory meanwhile. Loops that the schedule makes vectors go to [`super::strip`] when it takes them, and run one
 //! element at a time otherwise, with the reason in the report.
+//!
+//! ```text
+//!  entry --> ahead: definitions of the body that are the same in all iterations
+//!    |         v
+//!    |       ready: what calls of leaves find laid out ([`Ready`])
+//!    |         v
+//!    '----> body of the phase, again and again --> done
+//! ```
 
 use std::collections::HashMap;
 
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{I32, I64};
-use cranelift_codegen::ir::{AbiParam, BlockArg, InstBuilder, Signature, Value};
+use cranelift_codegen::ir::{AbiParam, BlockArg, InstBuilder, Signature, StackSlot, Value};
 use cranelift_codegen::isa::CallConv;
 use cranelift_frontend::FunctionBuilder;
 use frit_ir::{DType, Dim, Symbol};
 
+use super::blocks::END;
 use super::code::CodeReport;
 use super::error::Refusal;
 use super::exec::ALIGNMENT;
@@ -20,7 +30,7 @@ use super::index::{self, Index, Scope};
 use super::scalar::{MEMORY, Ops, clif_type, is_call};
 use super::strip::Leaves;
 use super::target::Features;
-use crate::kernel::{BufferId, Expr, Kernel, Phase, Reg, Role, Stmt};
+use crate::kernel::{BufferId, Expr, Kernel, Phase, Reg, Role, Scalar, Stmt};
 use crate::schedule::Schedule;
 
 /// Where [`super::abi::KernelArgs`] keeps its fields.
@@ -87,6 +97,24 @@ fn used_buffers(kernel: &Kernel, body: &[Stmt], used: &mut Vec<bool>) {
     }
 }
 
+/// What a register is.
+#[derive(Clone, Copy)]
+enum Held {
+    Value(Value),
+    /// This, where it is written too.
+    Constant(Scalar, Option<Value>),
+}
+
+/// What lies in the frame before the first iteration of a phase, since it is the same in all.
+pub(super) enum Ready {
+    /// A register as the parameter of a strip.
+    Param(Reg, StackSlot, i32),
+    /// The address of an element.
+    Address(BufferId, Dim, StackSlot, i32),
+    /// A distance in bytes: elements of a buffer.
+    Distance(BufferId, Dim, StackSlot, i32),
+}
+
 /// A phase as it is written.
 pub(super) struct Function<'a, 'b> {
     /// Where code goes.
@@ -99,8 +127,12 @@ pub(super) struct Function<'a, 'b> {
     pub(super) leaves: &'a mut Leaves,
     pub(super) report: &'a mut CodeReport,
     symbols: HashMap<Symbol, Index>,
-    regs: Vec<Option<Value>>,
+    regs: Vec<Option<Held>>,
     defined: Vec<Reg>,
+    /// Registers that are the same in all iterations of the phase.
+    ahead: Vec<bool>,
+    /// What is to be laid out before the iterations of the phase.
+    pub(super) ready: Vec<Ready>,
     bases: Vec<Option<Value>>,
     functions: Option<Value>,
     status: Option<Value>,
@@ -158,14 +190,17 @@ impl<'a, 'b> Function<'a, 'b> {
             symbols: HashMap::new(),
             regs: vec![None; kernel.regs.len()],
             defined: Vec::new(),
+            ahead: vec![false; kernel.regs.len()],
+            ready: Vec::new(),
             bases: vec![None; kernel.buffers.len()],
             functions: None,
             status: None,
         }
     }
 
-    /// Writes a phase; returns the bytes of scratch memory that it needs.
-    pub(super) fn phase(&mut self, phase: &Phase) -> Result<usize, Refusal> {
+    /// Writes a phase whose body takes `rows` iterations of the outer index; returns the bytes of scratch memory that it
+    /// needs.
+    pub(super) fn phase(&mut self, phase: &Phase, rows: i64) -> Result<usize, Refusal> {
         let entry = self.f.create_block();
         self.f.append_block_params_for_function_params(entry);
         self.f.switch_to_block(entry);
@@ -175,12 +210,78 @@ impl<'a, 'b> Function<'a, 'b> {
         let mut used = Vec::new();
         used_buffers(self.kernel, &phase.body, &mut used);
         let scratch = self.prologue(arguments, &used)?;
-        self.count(Index::of(begin), Index::of(end), &[], |this, i, _| {
-            this.bind(&phase.outer, i, |this| this.body(&phase.body))?;
-            Ok(Vec::new())
+        let [ahead, ready, looped, done] = [(); 4].map(|()| self.f.create_block());
+        let i = self.f.append_block_param(looped, I64);
+        let some = self.f.ins().icmp(IntCC::SignedLessThan, begin, end);
+        self.f.ins().brif(some, ahead, &[], done, &[]);
+        self.f.switch_to_block(ahead);
+        self.define_ahead(&phase.body)?;
+        self.f.ins().jump(ready, &[]);
+        self.f.switch_to_block(looped);
+        self.bind(&Symbol::new(END), Index::of(end), |this| {
+            this.bind(&phase.outer, Index::of(i), |this| this.body(&phase.body))
         })?;
+        let following = self.f.ins().iadd_imm_s(i, rows);
+        let again = self.f.ins().icmp(IntCC::SignedLessThan, following, end);
+        self.f.ins().brif(again, looped, &[BlockArg::Value(following)], done, &[]);
+        // Only now it is known what the calls in the body need.
+        self.f.switch_to_block(ready);
+        for ready in std::mem::take(&mut self.ready) {
+            self.make_ready(&ready)?;
+        }
+        self.f.ins().jump(looped, &[BlockArg::Value(begin)]);
+        self.f.switch_to_block(done);
         self.f.ins().return_(&[]);
         Ok(scratch)
+    }
+
+    /// Defines what is the same in all iterations of a phase. Loads are, of what nothing writes; some iteration runs them.
+    fn define_ahead(&mut self, body: &[Stmt]) -> Result<(), Refusal> {
+        for stmt in body {
+            let Stmt::Let(reg, expr) = stmt else { continue };
+            let same = match expr {
+                Expr::Const(_) => false,
+                Expr::Load { buffer, index } => {
+                    let input = self.kernel.buffer(*buffer).is_some_and(|b| b.role == Role::Input);
+                    input && self.is_ahead(index)
+                }
+                Expr::Index(dim) => self.is_ahead(dim),
+                Expr::Unary(_, x) | Expr::Cast { value: x, .. } | Expr::Bitcast { value: x, .. } => {
+                    self.is_reg_ahead(*x)
+                }
+                Expr::Binary(_, a, b) => self.is_reg_ahead(*a) && self.is_reg_ahead(*b),
+                Expr::Select(a, b, c) | Expr::Fma(a, b, c) | Expr::Rescue { ok: a, value: b, x: c, .. } => {
+                    [a, b, c].into_iter().all(|r| self.is_reg_ahead(*r))
+                }
+            };
+            if let Expr::Const(value) = expr {
+                self.define_constant(*reg, *value, true)?;
+            } else if same {
+                let value = self.expr(*reg, expr)?;
+                self.define(*reg, value)?;
+            } else {
+                continue;
+            }
+            if let Some(ahead) = self.ahead.get_mut(reg.0 as usize) {
+                *ahead = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a register is the same in all iterations of the phase.
+    pub(super) fn is_reg_ahead(&self, reg: Reg) -> bool {
+        self.ahead.get(reg.0 as usize).copied().unwrap_or(false)
+    }
+
+    /// Whether an index is.
+    pub(super) fn is_ahead(&self, dim: &Dim) -> bool {
+        let mut same = true;
+        dim.visit_symbols(&mut |s| {
+            let extent = self.kernel.dims.iter().any(|d| d.symbol == *s);
+            same &= extent || register(s).is_some_and(|r| self.is_reg_ahead(r));
+        });
+        same
     }
 
     fn prologue(&mut self, arguments: Value, used: &[bool]) -> Result<usize, Refusal> {
@@ -228,10 +329,25 @@ impl<'a, 'b> Function<'a, 'b> {
         self.kernel.reg_type(reg).ok_or_else(|| Refusal::Invalid(format!("{reg} has no type")))
     }
 
+    fn held(&self, reg: Reg) -> Result<Held, Refusal> {
+        let held = self.regs.get(reg.0 as usize).copied().flatten();
+        held.ok_or_else(|| Refusal::Invalid(format!("{reg} is used where it is not defined (rule K1)")))
+    }
+
     /// The value of a register.
-    pub(super) fn reg(&self, reg: Reg) -> Result<Value, Refusal> {
-        let value = self.regs.get(reg.0 as usize).copied().flatten();
-        value.ok_or_else(|| Refusal::Invalid(format!("{reg} is used where it is not defined (rule K1)")))
+    pub(super) fn reg(&mut self, reg: Reg) -> Result<Value, Refusal> {
+        match self.held(reg)? {
+            Held::Value(value) | Held::Constant(_, Some(value)) => Ok(value),
+            Held::Constant(value, None) => self.ops().constant(value),
+        }
+    }
+
+    /// What a register always is.
+    pub(super) fn constant(&self, reg: Reg) -> Option<Scalar> {
+        match self.held(reg) {
+            Ok(Held::Constant(value, _)) => Some(value),
+            Ok(Held::Value(_)) | Err(_) => None,
+        }
     }
 
     /// Gives a register its value, until the scope ends.
@@ -240,8 +356,21 @@ impl<'a, 'b> Function<'a, 'b> {
         if self.f.func.dfg.value_type(value) != ty {
             return Err(Refusal::Invalid(format!("{reg} gets a value of another type (rule K2)")));
         }
+        self.hold(reg, Held::Value(value))
+    }
+
+    fn define_constant(&mut self, reg: Reg, value: Scalar, ahead: bool) -> Result<(), Refusal> {
+        clif_type(value.dtype)?;
+        if self.reg_type(reg)? != value.dtype {
+            return Err(Refusal::Invalid(format!("{reg} gets a constant of another type (rule K2)")));
+        }
+        let written = if ahead { None } else { Some(self.ops().constant(value)?) };
+        self.hold(reg, Held::Constant(value, written))
+    }
+
+    fn hold(&mut self, reg: Reg, held: Held) -> Result<(), Refusal> {
         match self.regs.get_mut(reg.0 as usize) {
-            Some(slot @ None) => *slot = Some(value),
+            Some(slot @ None) => *slot = Some(held),
             _ => return Err(Refusal::Invalid(format!("{reg} is defined twice (rule K1)"))),
         }
         self.defined.push(reg);
@@ -337,6 +466,8 @@ impl<'a, 'b> Function<'a, 'b> {
     pub(super) fn body(&mut self, stmts: &[Stmt]) -> Result<(), Refusal> {
         for stmt in stmts {
             match stmt {
+                Stmt::Let(reg, _) if self.is_reg_ahead(*reg) => {}
+                Stmt::Let(reg, Expr::Const(value)) => self.define_constant(*reg, *value, false)?,
                 Stmt::Let(reg, expr) => {
                     let value = self.expr(*reg, expr)?;
                     self.define(*reg, value)?;
@@ -354,7 +485,7 @@ impl<'a, 'b> Function<'a, 'b> {
         Ok(())
     }
 
-    fn bool_reg(&self, reg: Reg) -> Result<Value, Refusal> {
+    fn bool_reg(&mut self, reg: Reg) -> Result<Value, Refusal> {
         match self.reg_type(reg)? {
             DType::Bool => self.reg(reg),
             other => Err(Refusal::Invalid(format!("{reg} of type {other} as a condition (rule K2)"))),

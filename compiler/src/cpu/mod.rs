@@ -1,7 +1,7 @@
 //! Loop IR to machine code for CPUs.
 //!
 //! ```text
-//!  Kernel + Schedule --[code]--> one function a phase --[function, index, scalar, reduce]--> CLIF --[link]--> KernelCode
+//!  Kernel + Schedule --[blocks, code]--> one function a phase --[function, index, scalar, reduce]--> CLIF --[link]--> KernelCode
 //!                          '---- innermost loops, outlined --[strip]--> leaf functions ------------^
 //!                                                 AVX2 and AVX-512 by an emitter of our own, else through Cranelift
 //!  KernelCode --[exec]--> executable memory, called with [abi::KernelArgs]
@@ -15,6 +15,8 @@ pub mod abi;
 pub mod exec;
 pub mod functions;
 
+#[cfg(feature = "jit")]
+mod blocks;
 #[cfg(feature = "jit")]
 mod code;
 #[cfg(feature = "jit")]
@@ -37,6 +39,8 @@ mod target;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "jit")]
+pub(crate) use blocks::worth;
 #[cfg(feature = "jit")]
 pub use code::{CodeGenerator, CodeOptions, CodeReport, ScalarLoop, Vectors, compile, compile_text};
 #[cfg(feature = "jit")]

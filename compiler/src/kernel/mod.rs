@@ -22,10 +22,12 @@ use frit_ir::{BinaryOp, DType, Dim, Symbol, UnaryOp};
 
 pub mod build;
 pub mod expand;
+pub mod hoist;
 pub mod interp;
 pub mod maths;
 mod parse;
 pub mod primitive;
+pub(crate) mod rewrite;
 #[doc(hidden)]
 pub mod testing;
 #[cfg(test)]
@@ -123,7 +125,7 @@ impl Scalar {
 
 /// A scalar operation. Types are as for the core op of the same name; arithmetic on f16 and bf16 is written as casts to
 /// and from f32 around it, so only casts, selects, loads and stores see those types.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Expr {
     /// A constant.
     Const(Scalar),

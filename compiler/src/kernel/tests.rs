@@ -4,6 +4,7 @@ use frit_ir::{BinaryOp, DType, Dim, UnaryOp};
 
 use super::build::KernelBuilder;
 use super::expand::expand;
+use super::hoist::hoist;
 use super::interp::{Fault, Memory, run};
 use super::{Combine, Expr, Kernel, Reg, Role, Scalar, Stmt, primitive, testing, verify};
 
@@ -42,6 +43,116 @@ fn expansion_keeps_every_bit() {
             assert!(a.same(b), "seed {seed}, argument {i}:\n{a:?}\n{b:?}");
         }
     }
+}
+
+#[test]
+fn hoisting_keeps_every_bit() {
+    for seed in 0..400 {
+        let kernel = testing::kernel(seed);
+        let mut hoisted = kernel.clone();
+        hoist(&mut hoisted);
+        verify(&hoisted).unwrap_or_else(|e| panic!("seed {seed}, hoisted: {e}"));
+        for n in [0, 3] {
+            let mut before = testing::arguments(&kernel, &[n], seed);
+            let mut after = before.clone();
+            run(&kernel, &[n], &mut before).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+            run(&hoisted, &[n], &mut after).unwrap_or_else(|e| panic!("seed {seed}, hoisted: {e}"));
+            for (i, (a, b)) in before.iter().zip(&after).enumerate() {
+                assert!(a.same(b), "seed {seed}, argument {i}:\n{a:?}\n{b:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_loops_share_is_computed_once_a_row() {
+    let kernel: Kernel =
+        "kernel k(in x: f32[12], in c: f32[1], in d: f32[d0], out y: f32[12], out z: f32[12]) dims(d0 = N) {
+      phase i0 < 3 {
+        reduce i1 < 4 {
+          %0: f32 = load x[4*i0 + i1]
+        } %1: f32 = sum %0
+        for i2 < 4 {
+          %2: f32 = load x[4*i0 + i2]
+          %3: f32 = sqrt %1
+          %4: f32 = load c[0]
+          %5: f32 = const 2.0
+          %6: f32 = mul %4, %5
+          %7: f32 = mul %2, %3
+          %8: f32 = mul %7, %6
+          store y[4*i0 + i2] = %8
+        }
+        for i3 < 4 {
+          %9: f32 = load y[4*i0 + i3]
+          %10: f32 = sqrt %1
+          %11: f32 = div %9, %10
+          %12: f32 = load y[4*i0]
+          %13: f32 = add %11, %12
+          store z[4*i0 + i3] = %13
+        }
+        for i4 < d0 {
+          %14: f32 = load d[0]
+          %15: f32 = neg %1
+          %16: f32 = add %14, %15
+          store z[4*i0] = %16
+        }
+      }
+    }"
+        .parse()
+        .unwrap_or_else(|e| panic!("{e}"));
+    let mut hoisted = kernel.clone();
+    hoist(&mut hoisted);
+    verify(&hoisted).unwrap();
+    let row: Vec<String> = hoisted.phases[0]
+        .body
+        .iter()
+        .filter_map(|s| match s {
+            Stmt::Let(_, Expr::Unary(op, _)) => Some(op.name().to_owned()),
+            Stmt::Let(_, Expr::Binary(op, ..)) => Some(op.name().to_owned()),
+            Stmt::Let(_, Expr::Load { buffer, .. }) => {
+                Some(format!("load {}", hoisted.buffers[buffer.0 as usize].name))
+            }
+            _ => None,
+        })
+        .collect();
+    // One root; no load of what is written; none from a loop that may not run.
+    assert_eq!(row, ["sqrt", "load c", "mul", "neg"], "{hoisted}");
+    let mut after = vec![
+        Memory::zeros(DType::F32, 12),
+        Memory::zeros(DType::F32, 1),
+        Memory::zeros(DType::F32, 0),
+        Memory::zeros(DType::F32, 12),
+        Memory::zeros(DType::F32, 12),
+    ];
+    for i in 0..12 {
+        after[0].set(i, Scalar::f32(i as f32 + 0.5));
+    }
+    after[1].set(0, Scalar::f32(3.0));
+    let mut before = after.clone();
+    run(&kernel, &[0], &mut before).unwrap();
+    run(&hoisted, &[0], &mut after).unwrap();
+    assert!(before.iter().zip(&after).all(|(a, b)| a.same(b)));
+}
+
+#[test]
+fn blocks_of_a_phase_are_known_to_run() {
+    let lifted = |extent: &str| {
+        let text = format!(
+            "kernel k(in c: f32[1], out y: f32[d0]) dims(d0 = N) {{
+              phase i0 < floordiv(d0 + 7, 8) {{
+                for i1 < {extent} {{
+                  %0: f32 = load c[0]
+                  store y[8*i0 + i1] = %0
+                }}
+              }}
+            }}"
+        );
+        let mut kernel: Kernel = text.parse().unwrap_or_else(|e| panic!("{e}"));
+        hoist(&mut kernel);
+        matches!(kernel.phases[0].body[0], Stmt::Let(..))
+    };
+    assert!(lifted("8") && lifted("min(8, d0 - 8*i0)"));
+    assert!(!lifted("min(8, d0 - 9*i0)") && !lifted("d0 - 8*i0 - 1") && !lifted("min(8, d0)"));
 }
 
 /// y[i] = op(x[i]) for i < 4, as one phase.

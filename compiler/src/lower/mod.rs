@@ -15,6 +15,8 @@
 //! * **special**: cumulate, scatter.
 //! * **append**: values written behind what memory holds already, which is larger than they are.
 //!
+//! Vector loops that divide their variable by a small number are then written out by that number ([`period`]).
+//!
 //! In: a function whose inputs are tensors. Out: a kernel, its schedule, and what each of its buffers is. The order of
 //! sums is that of `frit_ir::order` in every form.
 
@@ -26,6 +28,7 @@ mod emit;
 mod index;
 mod line;
 mod map;
+mod period;
 mod rows;
 mod special;
 #[cfg(test)]
@@ -226,15 +229,16 @@ impl<'a> Lowering<'a> {
     }
 
     fn finish(self) -> Lowered {
-        let (kernel, schedule) = (self.e.kb.finish(), self.schedule);
+        let (mut kernel, schedule) = (self.e.kb.finish(), self.schedule);
         let vectors: HashSet<&Symbol> = schedule
             .directives
             .iter()
             .filter_map(|d| match d {
                 Directive::Vector { var, .. } => Some(var),
-                Directive::Unroll { .. } | Directive::Threads { .. } => None,
+                Directive::Unroll { .. } | Directive::Block { .. } | Directive::Threads { .. } => None,
             })
             .collect();
+        period::write_out(&mut kernel, &vectors);
         let divided = kernel.phases.iter().map(|phase| divided(&phase.body, &vectors)).sum();
         Lowered { kernel, schedule, arguments: self.arguments, divided }
     }

@@ -1,9 +1,9 @@
 //! The call of a leaf: everything that a vector loop needs around its strip.
 //!
 //! Written where the loop was: what does not depend on the loop variable, addresses and steps of the streams,
-//! parameters 16 times over, accumulators from their neutral elements; the call; the lanes combined pairwise. All of it
-//! lies in the frame. Nothing is computed when the loop runs no iteration, since loads before the call could lie
-//! outside of their buffers then.
+//! parameters 16 times over; the call; the lanes of accumulators combined pairwise. All of it lies in the frame. What is
+//! the same in all iterations of the phase is laid out once, before the first ([`Ready`]). Nothing is computed when the
+//! loop runs no iteration, since loads before the call could lie outside of their buffers then.
 
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32X4, I32X4, I64};
@@ -15,7 +15,7 @@ use super::lanes::{Lanes, vector_type};
 use super::outline::{Outlined, outline};
 use crate::cpu::code::ScalarLoop;
 use crate::cpu::error::Refusal;
-use crate::cpu::function::Function;
+use crate::cpu::function::{Function, Ready};
 use crate::cpu::index;
 use crate::cpu::scalar;
 use crate::kernel::{Acc, Stmt};
@@ -34,7 +34,7 @@ impl<'b> Function<'_, 'b> {
         accs: &[Acc],
     ) -> Result<Option<Vec<Value>>, Refusal> {
         let Some(lanes) = self.schedule.lanes(var) else { return Ok(None) };
-        let outlined = outline(self.kernel, var, extent, body, accs);
+        let outlined = outline(self.kernel, var, extent, body, accs, &|reg| self.constant(reg));
         let leaf = outlined.and_then(|o| match self.leaves.of(o.strip.clone(), lanes) {
             Ok(leaf) => Ok((o, leaf)),
             Err(unsupported) => Err(unsupported.to_string()),
@@ -65,22 +65,15 @@ impl<'b> Function<'_, 'b> {
         let extent = index::emit(self, extent)?;
         let n = extent.whole(self.f);
         let memory = self.frame_slot(BLOCK * accs.len().max(1));
-        for (k, acc) in accs.iter().enumerate() {
-            let neutral = scalar::neutral(acc.combine, self.reg_type(acc.value)?)?;
-            let vector = self.lanes().constant(neutral);
-            for part in 0..4 {
-                self.f.ins().stack_store(I64, vector, memory, (BLOCK * k + 16 * part) as i32);
-            }
-        }
         let run = |this: &mut Self| this.set_up_and_call(outlined, leaf, n, memory);
-        if extent.value.is_none() {
-            if extent.offset > 0 {
-                self.scoped(run)?;
+        match (extent.value, extent.offset) {
+            (None, 1..) => self.scoped(run)?,
+            (None, _) => self.store_neutral(accs, memory)?,
+            (Some(_), _) => {
+                let zero = self.f.ins().iconst(I64, 0);
+                let some = self.f.ins().icmp(IntCC::SignedGreaterThan, n, zero);
+                self.branch(some, run, |this| this.store_neutral(accs, memory))?;
             }
-        } else {
-            let zero = self.f.ins().iconst(I64, 0);
-            let some = self.f.ins().icmp(IntCC::SignedGreaterThan, n, zero);
-            self.branch(some, run, |_| Ok(()))?;
         }
         let mut results = Vec::with_capacity(accs.len());
         for (k, acc) in accs.iter().enumerate() {
@@ -91,6 +84,59 @@ impl<'b> Function<'_, 'b> {
             results.push(self.lanes().combine_all(acc.combine, dtype, parts)?);
         }
         Ok(results)
+    }
+
+    /// The accumulators of no elements.
+    fn store_neutral(&mut self, accs: &[Acc], memory: StackSlot) -> Result<(), Refusal> {
+        for (k, acc) in accs.iter().enumerate() {
+            let neutral = scalar::neutral(acc.combine, self.reg_type(acc.value)?)?;
+            let vector = self.lanes().constant(neutral);
+            for part in 0..4 {
+                self.f.ins().stack_store(I64, vector, memory, (BLOCK * k + 16 * part) as i32);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lays out what calls of leaves expect.
+    pub(in crate::cpu) fn make_ready(&mut self, ready: &Ready) -> Result<(), Refusal> {
+        match ready {
+            Ready::Param(reg, slot, at) => {
+                let (dtype, value) = (self.reg_type(*reg)?, self.reg(*reg)?);
+                let value = self.lanes().lane_of(dtype, value);
+                let ty = if vector_type(dtype) == F32X4 { F32X4 } else { I32X4 };
+                let vector = self.f.ins().splat(ty, value);
+                for part in 0..4 {
+                    self.f.ins().stack_store(I64, vector, *slot, at + 16 * part);
+                }
+            }
+            Ready::Address(buffer, start, slot, at) => {
+                let (address, offset) = self.address(*buffer, start)?;
+                let base = self.f.ins().iadd_imm_s(address, i64::from(offset));
+                self.f.ins().stack_store(I64, base, *slot, *at);
+            }
+            Ready::Distance(buffer, step, slot, at) => {
+                let size = self.buffer_type(*buffer)?.size() as i64;
+                let bytes = match step.known() {
+                    Some(step) => self.f.ins().iconst(I64, step.wrapping_mul(size)),
+                    None => {
+                        let step = index::emit(self, step)?.whole(self.f);
+                        index::scale(self.f, step, size)
+                    }
+                };
+                self.f.ins().stack_store(I64, bytes, *slot, *at);
+            }
+        }
+        Ok(())
+    }
+
+    /// Now, or before the first iteration.
+    fn lay_out(&mut self, same: bool, what: Ready) -> Result<(), Refusal> {
+        if same {
+            self.ready.push(what);
+            return Ok(());
+        }
+        self.make_ready(&what)
     }
 
     fn set_up_and_call(
@@ -105,23 +151,16 @@ impl<'b> Function<'_, 'b> {
         }
         let streams = self.frame_slot(16 * outlined.walks.len().max(1));
         for (k, walk) in outlined.walks.iter().enumerate() {
-            let (address, offset) = self.address(walk.buffer, &walk.start)?;
-            let base = self.f.ins().iadd_imm_s(address, i64::from(offset));
-            self.f.ins().stack_store(I64, base, streams, 16 * k as i32);
-            let size = self.buffer_type(walk.buffer)?.size() as i64;
-            let step = index::emit(self, &walk.step)?.whole(self.f);
-            let step = index::scale(self.f, step, size);
-            self.f.ins().stack_store(I64, step, streams, 16 * k as i32 + 8);
+            let at = 16 * k as i32;
+            let same = self.is_ahead(&walk.start);
+            self.lay_out(same, Ready::Address(walk.buffer, walk.start.clone(), streams, at))?;
+            let same = self.is_ahead(&walk.step);
+            self.lay_out(same, Ready::Distance(walk.buffer, walk.step.clone(), streams, at + 8))?;
         }
         let params = self.frame_slot(BLOCK * outlined.params.len().max(1));
         for (k, reg) in outlined.params.iter().enumerate() {
-            let (dtype, value) = (self.reg_type(*reg)?, self.reg(*reg)?);
-            let value = self.lanes().lane_of(dtype, value);
-            let ty = if vector_type(dtype) == F32X4 { F32X4 } else { I32X4 };
-            let vector = self.f.ins().splat(ty, value);
-            for part in 0..4 {
-                self.f.ins().stack_store(I64, vector, params, (BLOCK * k + 16 * part) as i32);
-            }
+            let same = self.is_reg_ahead(*reg);
+            self.lay_out(same, Ready::Param(*reg, params, (BLOCK * k) as i32))?;
         }
         let signature = self.f.import_signature(signature(self.convention));
         let name = self.f.func.declare_imported_user_function(UserExternalName { namespace: 0, index: leaf as u32 });

@@ -35,7 +35,7 @@ use super::{Leaf, Op, Strip, StripBackend, StripSchedule, Unsupported, Val};
 use crate::cpu::code::{CodeOptions, Texts, finish};
 use crate::cpu::error::Refusal;
 use crate::cpu::index;
-use crate::cpu::scalar::{MEMORY, Ops, clif_type};
+use crate::cpu::scalar::{MEMORY, Ops, clif_type, neutral};
 use crate::cpu::target::{Effort, Target};
 
 /// Vectors of an accumulator.
@@ -146,7 +146,7 @@ impl<'b> Writer<'_, '_, 'b> {
         let &[streams, params, accumulators, n, functions] = f.block_params(entry) else { return Err(lost()) };
         self.lanes.ops.functions = Some(functions);
         let start = self.start(streams);
-        let accs = self.load_accumulators(accumulators)?;
+        let accs = self.start_accumulators()?;
         let (body, rest, done) = (self.f().create_block(), self.f().create_block(), self.f().create_block());
         let elements = self.elements();
         let limit = self.f().ins().band_imm_s(n, -elements);
@@ -258,12 +258,13 @@ impl<'b> Writer<'_, '_, 'b> {
         Ok((i, Cursor { addresses, steps }, accs.to_vec()))
     }
 
-    fn load_accumulators(&mut self, memory: Value) -> Result<Vec<[Value; ACC_VECTORS]>, Refusal> {
+    /// Accumulators of no elements.
+    fn start_accumulators(&mut self) -> Result<Vec<[Value; ACC_VECTORS]>, Refusal> {
         let mut accs = Vec::with_capacity(self.strip.accs.len());
-        for (k, acc) in self.strip.accs.iter().enumerate() {
-            let ty = vector_type(self.strip.ops.get(acc.value as usize).ok_or_else(lost)?.dtype);
-            let at = |j: usize| (64 * k + 16 * j) as i32;
-            accs.push([0, 1, 2, 3].map(|j| self.lanes.ops.f.ins().load(ty, MEMORY, memory, at(j))));
+        for acc in &self.strip.accs {
+            let dtype = self.strip.ops.get(acc.value as usize).ok_or_else(lost)?.dtype;
+            let neutral = neutral(acc.combine, dtype)?;
+            accs.push([self.lanes.constant(neutral); ACC_VECTORS]);
         }
         Ok(accs)
     }

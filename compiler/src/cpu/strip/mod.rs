@@ -2,13 +2,14 @@
 //!
 //! ```text
 //!  For / Reduce with a `vector` directive --[outline]--> Strip --[StripBackend]--> leaf function
-//!        '--[call]--> stream addresses, parameters, accumulators laid out in the frame, the call, lanes combined
+//!        '--[call]--> stream addresses and parameters laid out in the frame, the call, lanes combined
 //! ```
 //!
 //! A leaf is `extern "C" fn(streams, params, accumulators, n, functions)`:
 //! - `streams`: a [`StreamArg`] each, where element 0 lies and how many bytes the next is away;
 //! - `params`: 64 bytes each, one value of 4 bytes 16 times over;
-//! - `accumulators`: 64 bytes each, 16 lanes of 4 bytes; element k of the strip is combined into lane k mod 16;
+//! - `accumulators`: 64 bytes each, written: 16 lanes of 4 bytes, from their neutral elements on; element k of the strip
+//!   is combined into lane k mod 16;
 //! - `n`: how many elements; nothing outside of them is read or written;
 //! - `functions`: the table of [`super::abi::FUNCTIONS`].
 //!

@@ -12,7 +12,7 @@ use frit_ir::{DType, Dim, Symbol};
 
 use super::{Op, Stream, Strip, StripAcc, TypedOp, Val, fits_lane};
 use crate::cpu::function::register;
-use crate::kernel::{Acc, BufferId, Combine, Expr, Kernel, Reg, Stmt};
+use crate::kernel::{Acc, BufferId, Combine, Expr, Kernel, Reg, Scalar, Stmt};
 
 /// Why a loop is no strip.
 pub(super) type Reason = String;
@@ -37,15 +37,17 @@ pub(super) struct Outlined<'k> {
     pub(super) hoisted: Vec<&'k Stmt>,
 }
 
-/// Outlines a loop.
+/// Outlines a loop; `constant`: what registers that are known outside always are.
 pub(super) fn outline<'k>(
     kernel: &'k Kernel,
     var: &Symbol,
     extent: &Dim,
     body: &'k [Stmt],
     accs: &[Acc],
+    constant: &dyn Fn(Reg) -> Option<Scalar>,
 ) -> Result<Outlined<'k>, Reason> {
-    let mut outliner = Outliner { kernel, var, out: Outlined::default(), values: HashMap::new(), stored: Vec::new() };
+    let (values, stored) = (HashMap::new(), Vec::new());
+    let mut outliner = Outliner { kernel, var, constant, out: Outlined::default(), values, stored };
     for stmt in body {
         if let Stmt::Store { buffer, .. } = stmt {
             outliner.stored.push(*buffer);
@@ -64,6 +66,8 @@ pub(super) fn outline<'k>(
 struct Outliner<'k, 'v> {
     kernel: &'k Kernel,
     var: &'v Symbol,
+    /// Of registers outside.
+    constant: &'v dyn Fn(Reg) -> Option<Scalar>,
     out: Outlined<'k>,
     /// Registers that lanes compute, and parameters and constants once they are used.
     values: HashMap<Reg, Where>,
@@ -220,7 +224,7 @@ impl<'k> Outliner<'k, '_> {
             Stmt::Let(r, Expr::Const(value)) if *r == reg => Some(*value),
             _ => None,
         });
-        let op = match constant {
+        let op = match constant.or_else(|| (self.constant)(reg)) {
             Some(value) => Op::Const(value),
             None => {
                 self.out.params.push(reg);

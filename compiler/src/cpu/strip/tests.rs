@@ -185,8 +185,11 @@ fn agree(seed: u64, rng: &mut Rng, strip: &Strip, target: &Arc<Target>, value: f
             })
             .collect();
         let params: Vec<Scalar> = strip.params.iter().map(|t| rng.scalar(*t)).collect();
-        let start: Vec<[Scalar; 16]> =
-            strip.accs.iter().map(|acc| [(); 16].map(|()| rng.scalar(strip.ops[acc.value as usize].dtype))).collect();
+        let start: Vec<[Scalar; 16]> = strip
+            .accs
+            .iter()
+            .map(|acc| [acc.combine.neutral(strip.ops[acc.value as usize].dtype).unwrap(); 16])
+            .collect();
 
         let mut expected: Vec<StreamMemory> =
             memory.iter().zip(&steps).map(|(bytes, step)| StreamMemory { bytes: bytes.clone(), step: *step }).collect();
@@ -202,7 +205,7 @@ fn agree(seed: u64, rng: &mut Rng, strip: &Strip, target: &Arc<Target>, value: f
                 .map(|(m, step)| StreamArg { base: m[65..].as_mut_ptr(), step: *step as i64 })
                 .collect();
             let splats: Vec<[u32; 16]> = params.iter().map(|p| [lane_bits(*p); 16]).collect();
-            let mut accs: Vec<[u32; 16]> = start.iter().map(|a| a.map(lane_bits)).collect();
+            let mut accs: Vec<[u32; 16]> = vec![[rng.below(1 << 30) as u32; 16]; start.len()];
             call(code, &args, &splats, &mut accs, n);
             let about = format!("seed {seed}, n {n}, {name}");
             for (i, ((m, e), stream)) in actual.iter().zip(&expected).zip(&strip.streams).enumerate() {

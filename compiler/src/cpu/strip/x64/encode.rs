@@ -510,10 +510,25 @@ impl Asm {
         }
     }
 
-    /// Starts a loop on a line of the instruction cache.
+    /// Starts a loop on a line of the instruction cache, behind as few instructions without effect as it takes.
     pub(super) fn align(&mut self, to: usize) {
-        while !self.code.len().is_multiple_of(to) {
-            self.bytes(&[0x90]);
+        /// The longest of them that decoders take at once.
+        const LONGEST: usize = 9;
+        let mut left = self.code.len().next_multiple_of(to) - self.code.len();
+        while left > 0 {
+            let length = left.min(LONGEST);
+            self.bytes(match length {
+                1 => &[0x90],
+                2 => &[0x66, 0x90],
+                3 => &[0x0f, 0x1f, 0x00],
+                4 => &[0x0f, 0x1f, 0x40, 0x00],
+                5 => &[0x0f, 0x1f, 0x44, 0x00, 0x00],
+                6 => &[0x66, 0x0f, 0x1f, 0x44, 0x00, 0x00],
+                7 => &[0x0f, 0x1f, 0x80, 0x00, 0x00, 0x00, 0x00],
+                8 => &[0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00],
+                _ => &[0x66, 0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00],
+            });
+            left -= length;
         }
     }
 

@@ -26,7 +26,7 @@ mod table;
 
 use ahead::Ahead;
 use allocate::{Rescue, Writer, pressure};
-use analyse::{Part, Shape, Usual, guarded};
+use analyse::{Part, Shape, Usual};
 use encode::{
     Alu, Asm, Cond, Gpr, Isa, Line, Mem, R8, R9, R10, R11, R12, R13, R14, R15, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP,
     Rm,
@@ -36,11 +36,11 @@ use select::{Select, uniform_memory};
 use streams::{FUNCTIONS, RESCUE_VALUE, RESCUE_X, Streams};
 use table as t;
 
+use super::lanes::lane_bits;
 use super::{Leaf, Op, Strip, StripBackend, StripSchedule, Unsupported};
 use crate::cpu::code::Texts;
 use crate::cpu::link::Piece;
 use crate::cpu::target::VectorBits;
-use crate::kernel::Combine;
 
 /// Instructions that the main loop of a small body is filled up to.
 const FULL: usize = 48;
@@ -195,7 +195,7 @@ impl LeafWriter<'_> {
         for (k, base) in self.streams.near() {
             self.asm.alu(Alu::Mov, base, Rm::Mem(Mem::at(RDI, 16 * k as i32), false));
         }
-        move_accumulators(&mut self.asm, self.fixed, &self.homes, &t::LOAD);
+        self.start_accumulators()?;
         for pin in &self.fixed.pins {
             let (constant, param) = match self.strip.ops.get(pin.val as usize).map(|o| o.op) {
                 Some(Op::Const(value)) => (Some(value), 0),
@@ -223,7 +223,6 @@ impl LeafWriter<'_> {
         self.asm.alu_reg(Alu::Xor, R11, R11);
         self.asm.immediate(7, RCX, step);
         self.asm.jump_if(Cond::Less, rest);
-        self.positive_zeros();
         let mut writer = Writer {
             asm: &mut self.asm,
             strip: self.strip,
@@ -263,7 +262,7 @@ impl LeafWriter<'_> {
             writer.asm.jump_if(Cond::Greater, again);
         }
         writer.asm.bind(done);
-        move_accumulators(writer.asm, self.fixed, &self.homes, &t::STORE);
+        store_accumulators(writer.asm, self.fixed, &self.homes);
         writer.asm.address(RSP, Mem::at(RBP, -8 * saved.len() as i32));
         saved.iter().rev().for_each(|r| writer.asm.pop(*r));
         writer.asm.pop(RBP);
@@ -278,28 +277,29 @@ impl LeafWriter<'_> {
         Ok((writer.rescues, writer.slots, spill))
     }
 
-    /// Makes +0 of -0 in accumulators of maxima that the main loop combines with what is never -0: its maximum gives
-    /// the accumulator when both are zeros.
-    fn positive_zeros(&mut self) {
-        let guarded = guarded(self.strip);
-        for (j, (acc, guarded)) in self.strip.accs.iter().zip(guarded).enumerate() {
-            if acc.combine != Combine::Max || guarded.is_none() {
-                continue;
+    /// Accumulators of no elements. Those of maxima then never hold -0 where the main loop combines them with what is
+    /// never -0: its maximum gives the accumulator when both are zeros.
+    fn start_accumulators(&mut self) -> Result<(), Unsupported> {
+        for (j, acc) in self.strip.accs.iter().enumerate() {
+            let dtype = self.strip.ops.get(acc.value as usize).map(|op| op.dtype);
+            let neutral = dtype.and_then(|dtype| acc.combine.neutral(dtype));
+            let neutral = neutral.ok_or_else(|| Unsupported("a reduction without a neutral element".to_owned()))?;
+            let (mem, splat) = self.asm.splat(lane_bits(neutral));
+            let ins = if splat { &t::SPLAT } else { &t::LOAD };
+            let kept = self.fixed.accs.get(j).cloned().unwrap_or_default();
+            for reg in &kept {
+                self.asm.vector(Line::plain(ins, self.home(*reg), Rm::Mem(mem, false)));
             }
-            for c in 0..16 / self.asm.isa.lanes() {
-                let memory = Rm::Mem(Mem::at(RDX, (64 * j + self.asm.isa.bytes() * c) as i32), false);
-                let kept = self.fixed.accs.get(j).and_then(|vectors| vectors.get(c)).map(|reg| self.home(*reg));
-                let reg = kept.unwrap_or(0);
-                if kept.is_none() {
-                    self.asm.vector(Line::plain(&t::LOAD, reg, memory));
-                }
-                let (zero, splat) = self.asm.splat(0);
-                self.asm.vector(Line { first: Some(reg), ..Line::plain(&t::ADDPS, reg, Rm::Mem(zero, splat)) });
-                if kept.is_none() {
-                    self.asm.vector(Line::plain(&t::STORE, reg, memory));
+            if kept.is_empty() {
+                // Nothing is in the first register yet.
+                self.asm.vector(Line::plain(ins, 0, Rm::Mem(mem, false)));
+                for c in 0..16 / self.asm.isa.lanes() {
+                    let memory = Mem::at(RDX, (64 * j + self.asm.isa.bytes() * c) as i32);
+                    self.asm.vector(Line::plain(&t::STORE, 0, Rm::Mem(memory, false)));
                 }
             }
         }
+        Ok(())
     }
 
     fn select(&mut self, shape: Shape) -> Result<(Vec<Inst>, Vec<Bank>), Unsupported> {
@@ -368,14 +368,14 @@ impl LeafWriter<'_> {
     }
 }
 
-/// Loads or stores those accumulators that are kept in registers.
-fn move_accumulators(asm: &mut Asm, fixed: &Fixed, homes: &[u8], ins: &'static t::Ins) {
+/// Stores those accumulators that are kept in registers.
+fn store_accumulators(asm: &mut Asm, fixed: &Fixed, homes: &[u8]) {
     let bytes = asm.isa.bytes();
     for (j, vectors) in fixed.accs.iter().enumerate() {
         for (c, reg) in vectors.iter().enumerate() {
             let memory = Mem::at(RDX, (64 * j + bytes * c) as i32);
             let home = homes.get(*reg as usize).copied().unwrap_or(0);
-            asm.vector(Line::plain(ins, home, Rm::Mem(memory, false)));
+            asm.vector(Line::plain(&t::STORE, home, Rm::Mem(memory, false)));
         }
     }
 }
