@@ -7,6 +7,11 @@
 /// Alignment of every slot, bytes: a full vector and a cache line.
 pub const ALIGN: usize = 64;
 
+/// Bytes of a page: what is this far apart shares a set of the first cache.
+const PAGE: usize = 4096;
+/// Bytes by which large slots lie further apart.
+const APART: usize = 5 * ALIGN;
+
 /// A slot to place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Life {
@@ -28,6 +33,13 @@ pub struct Packing {
     busy: Vec<(usize, usize)>,
 }
 
+/// Bytes that a slot takes. Large ones lie a few lines further apart: arrays of whole pages, walked side by side, would
+/// all want the same few places of the first cache.
+fn taken(bytes: usize) -> Option<usize> {
+    let size = bytes.checked_next_multiple_of(ALIGN)?;
+    if size < PAGE { Some(size) } else { size.checked_add(APART) }
+}
+
 impl Packing {
     /// Places slots; returns the arena's size, or `None` when sizes overflow.
     pub fn pack(&mut self, lives: &[Life]) -> Option<usize> {
@@ -41,11 +53,11 @@ impl Packing {
         let mut total = 0usize;
         for &i in order.iter() {
             let life = lives[i];
-            let size = life.bytes.checked_next_multiple_of(ALIGN)?;
+            let size = taken(life.bytes)?;
             // Neighbours in time, by offset: the first gap that is wide enough.
             busy.clear();
             let near = placed.iter().filter(|&&j| lives[j].first <= life.last && life.first <= lives[j].last);
-            busy.extend(near.map(|&j| (offsets[j], lives[j].bytes.next_multiple_of(ALIGN))));
+            busy.extend(near.map(|&j| (offsets[j], taken(lives[j].bytes).unwrap_or(usize::MAX))));
             busy.sort_unstable();
             let mut at = 0usize;
             for &(start, len) in busy.iter() {
