@@ -36,6 +36,8 @@ const PANEL_AHEAD: usize = 512;
 const WIDE_COLUMNS: usize = 2;
 /// With at least so many blocks of rows, a panel of B in scratch pays.
 const BLOCKS_WORTH_PACKING: usize = 3;
+/// Of so few rows a panel stays in the first level of the cache as it lies.
+const SHALLOW: usize = 96;
 /// Rows of B up to this length are one stretch of memory: packing brings nothing.
 const NARROW: usize = 64;
 /// Addresses this far apart share a cache set.
@@ -198,7 +200,8 @@ impl Product {
             Form::Columns { .. } => false,
             Form::Rows { step, .. } => {
                 let blocks = self.m.div_ceil(kernels.rows);
-                let once = blocks == 1 || self.n <= NARROW || blocks < BLOCKS_WORTH_PACKING && !collides(step);
+                let few = blocks < BLOCKS_WORTH_PACKING || self.k <= SHALLOW;
+                let once = blocks == 1 || self.n <= NARROW || few && !collides(step);
                 once && (kernels.reads_masked || self.n.is_multiple_of(kernels.lanes))
             }
         }
