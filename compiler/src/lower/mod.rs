@@ -38,7 +38,7 @@ use std::collections::HashSet;
 
 use frit_ir::{DType, Dim, Function, Numerics, Op, Symbol, Tensor, Value};
 
-use crate::kernel::{BufferId, Kernel, Role, Stmt};
+use crate::kernel::{BufferId, Kernel, Phase, Role, Stmt};
 use crate::schedule::{Directive, Schedule};
 pub use append::{Target, lower_append};
 use emit::Emitter;
@@ -229,7 +229,8 @@ impl<'a> Lowering<'a> {
     }
 
     fn finish(self) -> Lowered {
-        let (mut kernel, schedule) = (self.e.kb.finish(), self.schedule);
+        let (mut kernel, mut schedule) = (self.e.kb.finish(), self.schedule);
+        join_single(&mut kernel, &mut schedule);
         let vectors: HashSet<&Symbol> = schedule
             .directives
             .iter()
@@ -242,4 +243,20 @@ impl<'a> Lowering<'a> {
         let divided = kernel.phases.iter().map(|phase| divided(&phase.body, &vectors)).sum();
         Lowered { kernel, schedule, arguments: self.arguments, divided }
     }
+}
+
+/// Makes one phase of neighbours that each run once: a phase is a function, and a call of it costs more than what most of
+/// them do.
+fn join_single(kernel: &mut Kernel, schedule: &mut Schedule) {
+    let mut phases: Vec<Phase> = Vec::with_capacity(kernel.phases.len());
+    for phase in std::mem::take(&mut kernel.phases) {
+        match phases.last_mut() {
+            Some(before) if before.extent == Dim::ONE && phase.extent == Dim::ONE => {
+                schedule.directives.retain(|d| !matches!(d, Directive::Threads { var, .. } if *var == phase.outer));
+                before.body.push(Stmt::For { var: phase.outer, extent: Dim::ONE, body: phase.body });
+            }
+            _ => phases.push(phase),
+        }
+    }
+    kernel.phases = phases;
 }
