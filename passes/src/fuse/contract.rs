@@ -47,8 +47,9 @@ pub(super) fn settle(f: &mut Function) {
 /// A difference with a product of its own as a sum, which it equals in every bit: `a - x y = (-x) y + a`,
 /// `x y - a = x y + (-a)`.
 fn as_sum(f: &mut Function, id: NodeId, a: Value, b: Value) {
-    let subtracted = is_product(f, b) && f.use_count(b) == 1;
-    if !subtracted && !(is_product(f, a) && f.use_count(a) == 1) {
+    let own = |v: Value| is_product(f, v) && f.use_count(v) == 1;
+    let subtracted = own(b);
+    if !subtracted && !own(a) {
         let numerics = Numerics { contract: false, ..f.node(id).numerics };
         f.set_numerics(id, numerics);
         return;
