@@ -116,9 +116,9 @@ pub fn compile_text(
 /// Who makes leaves: the x86-64 back end where the machine has what it needs, Cranelift elsewhere.
 fn backend(options: &CodeOptions) -> Box<dyn StripBackend> {
     let clif = ClifBackend::new(options);
-    match (options.target.features.wide, options.vectors) {
-        (Some(_), Vectors::Widest | Vectors::AtMost(_)) => {
-            Box::new(X64Backend::new(options.vectors.bits(&options.target), clif))
+    match (options.target.features.vectors, options.vectors) {
+        (Some(encoding), Vectors::Widest | Vectors::AtMost(_)) => {
+            Box::new(X64Backend::new(encoding, options.vectors.bits(&options.target), clif))
         }
         (None, _) | (_, Vectors::Groups(_)) => Box::new(clif),
     }

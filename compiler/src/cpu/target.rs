@@ -42,6 +42,25 @@ impl VectorBits {
     }
 }
 
+/// How vector instructions are encoded, and so what there is of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Encoding {
+    /// AVX2, FMA and BMI2: 16 registers of up to 256 bits.
+    Vex,
+    /// AVX-512 (F, DQ, BW, VL) as well: 32 registers of up to 512 bits, and mask registers at every width.
+    Evex,
+}
+
+impl Encoding {
+    /// The widest vectors that it has.
+    pub(super) fn widest(self) -> VectorBits {
+        match self {
+            Encoding::Vex => VectorBits::B256,
+            Encoding::Evex => VectorBits::B512,
+        }
+    }
+}
+
 /// Operations beyond which [`Effort::Auto`] leaves a function as it was written.
 const LARGE: usize = 400;
 
@@ -62,8 +81,8 @@ pub(super) struct Features {
     pub(super) round: bool,
     /// A blend by sign bits.
     pub(super) blend: bool,
-    /// The widest vectors that leaves may be written with by the x86-64 back end, which needs AVX2, FMA and BMI2.
-    pub(super) wide: Option<VectorBits>,
+    /// What leaves are written with by the x86-64 back end, which needs one of these.
+    pub(super) vectors: Option<Encoding>,
 }
 
 impl Target {
@@ -109,11 +128,11 @@ impl Target {
         let x86 = speed.name() == "x64";
         // The code generator takes an fma for one instruction only when both are there.
         let fma = !x86 || (has("has_fma") && has("has_avx"));
-        let wide = match (fma && has("has_avx2") && has("has_bmi2"), speed.default_call_conv()) {
-            (true, CallConv::SystemV) if x86 => Some(if avx512 { VectorBits::B512 } else { VectorBits::B256 }),
+        let vectors = match (fma && has("has_avx2") && has("has_bmi2"), speed.default_call_conv()) {
+            (true, CallConv::SystemV) if x86 => Some(if avx512 { Encoding::Evex } else { Encoding::Vex }),
             _ => None,
         };
-        let features = Features { fma, round: !x86 || has("has_sse41"), blend: x86 && has("has_sse41"), wide };
+        let features = Features { fma, round: !x86 || has("has_sse41"), blend: x86 && has("has_sse41"), vectors };
         Ok(Target { none: make("none")?, speed, features })
     }
 
@@ -124,7 +143,7 @@ impl Target {
 
     /// The widest vectors that this machine has for strips.
     pub fn vector_bits(&self) -> VectorBits {
-        self.features.wide.unwrap_or(VectorBits::B128)
+        self.features.vectors.map_or(VectorBits::B128, Encoding::widest)
     }
 
     /// How functions are called.

@@ -13,6 +13,7 @@ use super::{
     Leaf, Op, Stream, StreamArg, Strip, StripAcc, StripBackend, StripSchedule, TypedOp, Unsupported, Val, x64,
 };
 use crate::cpu::exec::ExecutableCode;
+use crate::cpu::target::Encoding;
 use crate::cpu::{CodeOptions, Effort, Target, VectorBits, Vectors, functions};
 use crate::kernel::{Combine, Scalar};
 
@@ -138,6 +139,20 @@ fn same(dtype: DType, a: &[u8], b: &[u8]) -> bool {
     }
 }
 
+/// The kinds of vectors that a machine has: those of AVX2 also where leaves are written with AVX-512.
+fn isas(target: &Target) -> Vec<x64::Isa> {
+    let encodings: &[Encoding] = match target.features.vectors {
+        None => &[],
+        Some(Encoding::Vex) => &[Encoding::Vex],
+        Some(Encoding::Evex) => &[Encoding::Vex, Encoding::Evex],
+    };
+    let widths = |e: &Encoding| {
+        let e = *e;
+        VectorBits::ALL.into_iter().filter(move |bits| *bits <= e.widest()).map(move |bits| x64::Isa::new(e, bits))
+    };
+    encodings.iter().flat_map(widths).collect()
+}
+
 /// Compiles a strip with every back end and runs all leaves against the evaluator; `value` gives elements.
 fn agree(seed: u64, rng: &mut Rng, strip: &Strip, target: &Arc<Target>, value: fn(&mut Rng, DType) -> Scalar) {
     let effort = [Effort::Speed, Effort::None][seed as usize % 2];
@@ -152,13 +167,13 @@ fn agree(seed: u64, rng: &mut Rng, strip: &Strip, target: &Arc<Target>, value: f
         let leaf = clif.compile(strip, StripSchedule { lanes, text: false }).unwrap();
         add(format!("clif, {lanes} lanes"), leaf);
     }
-    for bits in VectorBits::ALL.into_iter().filter(|bits| target.features.wide.is_some_and(|most| *bits <= most)) {
+    for isa in isas(target) {
         // Nothing that random strips hold is left to others.
-        let leaf = x64::compile(strip, bits, seed == 0).unwrap();
+        let leaf = x64::compile(strip, isa, seed == 0).unwrap();
         assert_eq!(leaf.texts.asm.is_empty(), seed != 0);
-        add(format!("x64, {} bits", bits.bits()), leaf);
-        let leaf = x64::compile(&by_result(strip), bits, false).unwrap();
-        add(format!("x64 in another order, {} bits", bits.bits()), leaf);
+        add(format!("x64, {isa}"), leaf);
+        let leaf = x64::compile(&by_result(strip), isa, false).unwrap();
+        add(format!("x64 in another order, {isa}"), leaf);
     }
     for n in (0..20).chain([31, 32, 33, 40, 64, 71, 130]) {
         let steps: Vec<usize> = strip

@@ -70,6 +70,14 @@ impl Select<'_> {
         self.fixed.masks.get(if self.masks() { 0 } else { self.copy }).copied()
     }
 
+    /// Moves the mask register of the tail on to the next vector.
+    pub(super) fn next_mask(&mut self) {
+        if let (true, Some(mask)) = (self.masks(), self.tail_mask()) {
+            let inst = Inst { def: Some(mask), rm: Source::Reg(mask), ..Inst::new(Kind::Mask(&t::KSHIFTR)) };
+            self.push(Inst { imm: Some(self.lanes() as u8), ..inst });
+        }
+    }
+
     /// Where the next elements of a stream lie, or their copies; a base that has no register is loaded.
     fn memory(&mut self, stream: u32) -> Mem {
         let k = stream as usize;

@@ -220,11 +220,11 @@ impl Writer<'_> {
                 let mask = Mask { k: mask.unwrap_or(0), zero: inst.zero };
                 self.asm.vector(Line { ins, reg, first, rm, imm, mask });
             }
-            (Kind::Mask(ins), Some(reg), Some(rm)) => self.asm.mask(ins, reg, first, rm),
+            (Kind::Mask(ins), Some(reg), Some(rm)) => self.asm.mask(ins, reg, first, rm, inst.imm),
             (Kind::Rescue(function), Some(value), None) => {
                 let (Some(ok), Some(x)) = (chosen, first) else { return lost() };
                 let (begin, back) = (self.asm.label(), self.asm.label());
-                if self.asm.isa.masks() {
+                if self.asm.isa.masks() && self.asm.isa.lanes() >= 8 {
                     self.asm.mask_to(RAX, ok);
                 }
                 self.leave_unless(ok, begin);
@@ -242,15 +242,22 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Jumps unless a condition holds in all lanes. Without mask registers, rax has a bit for each lane where it does.
+    /// Jumps unless a condition holds in all lanes. Where no instruction tests that many bits of a mask register, rax
+    /// has a bit for each lane where it does. Bits beyond the lanes of a mask register may hold anything.
     fn leave_unless(&mut self, ok: u8, to: Label) {
-        if self.asm.isa.masks() {
-            self.asm.mask_test(ok);
+        let lanes = self.asm.isa.lanes();
+        let all = (1 << lanes) - 1;
+        if !self.asm.isa.masks() {
+            self.asm.vector(Line::plain(&t::MOVMSK, RAX.0, Rm::Reg(ok)));
+        } else if lanes >= 8 {
+            self.asm.mask_test(ok, lanes);
             self.asm.jump_if(Cond::NoCarry, to);
             return;
+        } else {
+            self.asm.mask_to(RAX, ok);
+            self.asm.immediate(4, RAX, all);
         }
-        self.asm.vector(Line::plain(&t::MOVMSK, RAX.0, Rm::Reg(ok)));
-        self.asm.immediate(7, RAX, (1 << self.asm.isa.lanes()) - 1);
+        self.asm.immediate(7, RAX, all);
         self.asm.jump_if(Cond::NotEqual, to);
     }
 
@@ -292,7 +299,7 @@ impl Writer<'_> {
         let rm = Rm::Mem(Mem::at(RSP, self.spill + 64 * slot as i32), false);
         match bank {
             Bank::Vector => self.asm.vector(Line::plain(if load { &t::LOAD } else { &t::STORE }, home, rm)),
-            Bank::Mask => self.asm.mask(if load { &t::KMOVE } else { &t::KSTORE }, home, None, rm),
+            Bank::Mask => self.asm.mask(if load { &t::KMOVE } else { &t::KSTORE }, home, None, rm, None),
         }
     }
 

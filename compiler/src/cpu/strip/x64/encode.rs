@@ -6,6 +6,7 @@
 use std::fmt::{self, Write as _};
 
 use super::table::{Form, Ins, Tuple};
+use crate::cpu::target::{Encoding, VectorBits};
 
 /// A general register.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,23 +41,21 @@ impl fmt::Display for Gpr {
 
 /// The vectors that code is written with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Isa {
-    /// AVX2 and FMA on vectors of 128 bits.
-    Vex128,
-    /// The same on 256 bits.
-    Vex256,
-    /// AVX-512 (F, DQ, BW, VL), 512 bits and mask registers.
-    Evex512,
+pub(in crate::cpu::strip) struct Isa {
+    encoding: Encoding,
+    bits: VectorBits,
 }
 
 impl Isa {
+    /// Vectors of some width; VEX has none of 512 bits.
+    pub(in crate::cpu::strip) fn new(encoding: Encoding, bits: VectorBits) -> Isa {
+        let encoding = if bits == VectorBits::B512 { Encoding::Evex } else { encoding };
+        Isa { encoding, bits }
+    }
+
     /// Bytes of a vector.
     pub(super) fn bytes(self) -> usize {
-        match self {
-            Isa::Vex128 => 16,
-            Isa::Vex256 => 32,
-            Isa::Evex512 => 64,
-        }
+        self.bits.bits() as usize / 8
     }
 
     /// 32-bit elements of a vector.
@@ -64,9 +63,14 @@ impl Isa {
         self.bytes() / 4
     }
 
+    /// Vectors of 16 elements.
+    pub(super) fn copies(self) -> usize {
+        16 / self.lanes()
+    }
+
     /// Whether masks have registers of their own.
     pub(super) fn masks(self) -> bool {
-        self == Isa::Evex512
+        self.encoding == Encoding::Evex
     }
 
     /// Vector registers.
@@ -74,12 +78,28 @@ impl Isa {
         if self.masks() { 32 } else { 16 }
     }
 
-    fn letter(self) -> char {
-        match self {
-            Isa::Vex128 => 'x',
-            Isa::Vex256 => 'y',
-            Isa::Evex512 => 'z',
+    /// The width as both encodings number it: 0, 1, 2.
+    fn length(self) -> u8 {
+        match self.bits {
+            VectorBits::B128 => 0,
+            VectorBits::B256 => 1,
+            VectorBits::B512 => 2,
         }
+    }
+
+    fn letter(self) -> char {
+        match self.bits {
+            VectorBits::B128 => 'x',
+            VectorBits::B256 => 'y',
+            VectorBits::B512 => 'z',
+        }
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = if self.masks() { "AVX-512" } else { "AVX2" };
+        write!(f, "{name}, {} bits", self.bits.bits())
     }
 }
 
@@ -285,20 +305,19 @@ impl Asm {
         let behind = i32::from(imm.is_some());
         if self.isa.masks() && !ins.low {
             self.evex(ins, field, second, rm, mask);
+            let bytes = self.isa.bytes() as i32;
             let unit = match (rm, ins.tuple) {
                 (Rm::Mem(_, true), _) | (_, Tuple::One) => 4,
-                (_, Tuple::Full | Tuple::Whole) => 64,
-                (_, Tuple::Half) => 32,
-                (_, Tuple::Quarter) => 16,
+                (_, Tuple::Full | Tuple::Whole) => bytes,
+                (_, Tuple::Half) => bytes / 2,
+                (_, Tuple::Quarter) => bytes / 4,
             };
             self.modrm(field, rm, unit, behind);
         } else {
-            self.vex(ins, field, second, rm, self.isa == Isa::Vex256 && !ins.low);
+            self.vex(ins, field, second, rm, self.isa.length() == 1 && !ins.low);
             self.modrm(field, rm, 1, behind);
         }
-        if let Some(imm) = imm {
-            self.bytes(&[imm]);
-        }
+        imm.iter().for_each(|imm| self.bytes(&[*imm]));
     }
 
     fn evex(&mut self, ins: &Ins, field: u8, second: u8, rm: Rm, mask: Mask) {
@@ -308,7 +327,7 @@ impl Asm {
             0x62,
             (r ^ 1) << 7 | (x ^ 1) << 6 | (b ^ 1) << 5 | (!field >> 4 & 1) << 4 | ins.map,
             u8::from(ins.wide) << 7 | (!second & 15) << 3 | 4 | ins.prefix as u8,
-            u8::from(mask.zero) << 7 | 2 << 5 | splat << 4 | (!second >> 4 & 1) << 3 | mask.k,
+            u8::from(mask.zero) << 7 | self.isa.length() << 5 | splat << 4 | (!second >> 4 & 1) << 3 | mask.k,
             ins.opcode,
         ];
         self.bytes(&bytes);
@@ -326,7 +345,7 @@ impl Asm {
     }
 
     /// An instruction on mask registers: `reg = op(first, rm)`.
-    pub(super) fn mask(&mut self, ins: &'static Ins, reg: u8, first: Option<u8>, rm: Rm) {
+    pub(super) fn mask(&mut self, ins: &'static Ins, reg: u8, first: Option<u8>, rm: Rm, imm: Option<u8>) {
         if self.listing.is_some() {
             let (name, rm) = (ins.name, Self::operand(rm, "k", 16));
             let first = first.map(|f| format!("k{f}, ")).unwrap_or_default();
@@ -334,12 +353,14 @@ impl Asm {
                 if ins.form == Form::Store {
                     format!("{name} {rm}, k{reg}")
                 } else {
-                    format!("{name} k{reg}, {first}{rm}")
+                    let imm = imm.map(|i| format!(", {i}")).unwrap_or_default();
+                    format!("{name} k{reg}, {first}{rm}{imm}")
                 }
             });
         }
         self.vex(ins, reg, first.unwrap_or(0), rm, first.is_some());
-        self.modrm(reg, rm, 1, 0);
+        self.modrm(reg, rm, 1, i32::from(imm.is_some()));
+        imm.iter().for_each(|imm| self.bytes(&[*imm]));
     }
 
     /// `kmovw reg, gpr`
@@ -354,10 +375,11 @@ impl Asm {
         self.bytes(&[0xc5, 0xf8, 0x93, 0xc0 | (to.0 & 7) << 3 | k]);
     }
 
-    /// Sets carry when a mask is all ones.
-    pub(super) fn mask_test(&mut self, k: u8) {
-        self.note(|| format!("kortestw k{k}, k{k}"));
-        self.bytes(&[0xc5, 0xf8, 0x98, 0xc0 | k << 3 | k]);
+    /// Sets carry when a mask is all ones in 16 lanes, or in 8.
+    pub(super) fn mask_test(&mut self, k: u8, lanes: usize) {
+        let (letter, prefix) = if lanes == 16 { ('w', 0xf8) } else { ('b', 0xf9) };
+        self.note(|| format!("kortest{letter} k{k}, k{k}"));
+        self.bytes(&[0xc5, prefix, 0x98, 0xc0 | k << 3 | k]);
     }
 
     /// The lowest `count` bits of `to` set (all 32 for larger counts below 256); `to` below r8.

@@ -92,7 +92,7 @@ impl Inst {
 pub(super) struct Fixed {
     /// Accumulators: a register for each vector of the 16 lanes, for those that are kept in registers.
     pub(super) accs: Vec<Vec<VReg>>,
-    /// Which lanes of the tail count: one mask register, or a vector each.
+    /// Which lanes of the tail count: a mask register, moved on from vector to vector, or a vector each.
     pub(super) masks: Vec<VReg>,
     /// What is computed ahead: each result for this vector, and for the next.
     pub(super) ahead: Vec<[VReg; 2]>,

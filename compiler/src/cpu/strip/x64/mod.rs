@@ -1,4 +1,5 @@
-//! The back end for x86-64 with AVX2 or AVX-512: strips to machine code without Cranelift, which stops at 128 bits.
+//! The back end for x86-64 with AVX2 or AVX-512: strips to machine code without Cranelift, which stops at 128 bits and
+//! 16 registers.
 //!
 //! ```text
 //!  Strip --[select]--> instructions on virtual registers --[allocate]--> bytes   (main loop, then the tail)
@@ -27,9 +28,9 @@ mod table;
 use ahead::Ahead;
 use allocate::{Rescue, Writer, pressure};
 use analyse::{Part, Shape, Usual};
+pub(super) use encode::Isa;
 use encode::{
-    Alu, Asm, Cond, Gpr, Isa, Line, Mem, R8, R9, R10, R11, R12, R13, R14, R15, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP,
-    Rm,
+    Alu, Asm, Cond, Gpr, Line, Mem, R8, R9, R10, R11, R12, R13, R14, R15, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, Rm,
 };
 use inst::{Bank, Fixed, Inst, Pin, VReg};
 use select::{Select, uniform_memory};
@@ -40,38 +41,29 @@ use super::lanes::lane_bits;
 use super::{Leaf, Op, Strip, StripBackend, StripSchedule, Unsupported};
 use crate::cpu::code::Texts;
 use crate::cpu::link::Piece;
-use crate::cpu::target::VectorBits;
+use crate::cpu::target::{Encoding, VectorBits};
 
 /// Instructions that the main loop of a small body is filled up to.
 const FULL: usize = 48;
 /// The mask register of the tail.
 const TAIL_MASK: u8 = 7;
 
-/// Makes leaves of one vector width, and leaves the rest to another back end.
+/// Makes leaves of one kind of vectors, and leaves the rest to another back end.
 pub(in crate::cpu) struct X64Backend<B> {
-    bits: VectorBits,
+    isa: Isa,
     rest: B,
 }
 
 impl<B: StripBackend> X64Backend<B> {
     /// For vectors of some width; `rest` takes what this refuses.
-    pub(in crate::cpu) fn new(bits: VectorBits, rest: B) -> Self {
-        X64Backend { bits, rest }
-    }
-}
-
-/// The instructions for vectors of some width.
-fn isa(bits: VectorBits) -> Isa {
-    match bits {
-        VectorBits::B128 => Isa::Vex128,
-        VectorBits::B256 => Isa::Vex256,
-        VectorBits::B512 => Isa::Evex512,
+    pub(in crate::cpu) fn new(encoding: Encoding, bits: VectorBits, rest: B) -> Self {
+        X64Backend { isa: Isa::new(encoding, bits), rest }
     }
 }
 
 impl<B: StripBackend> StripBackend for X64Backend<B> {
     fn compile(&mut self, strip: &Strip, schedule: StripSchedule) -> Result<Leaf, Unsupported> {
-        match compile(strip, self.bits, schedule.text) {
+        match compile(strip, self.isa, schedule.text) {
             Ok(leaf) => Ok(leaf),
             Err(_) => self.rest.compile(strip, schedule),
         }
@@ -85,11 +77,10 @@ pub(super) fn computes_ahead(strip: &Strip) -> bool {
 }
 
 /// A leaf of a strip, or what it needs that is not here.
-pub(super) fn compile(strip: &Strip, bits: VectorBits, text: bool) -> Result<Leaf, Unsupported> {
-    let isa = isa(bits);
+pub(super) fn compile(strip: &Strip, isa: Isa, text: bool) -> Result<Leaf, Unsupported> {
     let mut asm = Asm::new(isa, text);
     let streams = Streams::of(strip, isa);
-    let copies = 16 / isa.lanes();
+    let copies = isa.copies();
 
     // Fixed registers, from the top: masks of the tail, accumulators, pins.
     let mut banks = Vec::new();
@@ -146,7 +137,7 @@ pub(super) fn compile(strip: &Strip, bits: VectorBits, text: bool) -> Result<Lea
         leaf.asm.finish(frame.next_multiple_of(64)).ok_or_else(|| Unsupported("a jump leads nowhere".to_owned()))?;
     let mut texts = Texts::default();
     if text {
-        let title = format!("; strip, {} bits, {groups} x 16 elements", 8 * isa.bytes());
+        let title = format!("; strip, {isa}, {groups} x 16 elements");
         texts.clif = format!("{title}: not by Cranelift; its instructions are in the assembly\n");
         texts.asm = format!("{title}\n{listing}\n");
     }
@@ -212,7 +203,7 @@ impl LeafWriter<'_> {
         let first = self.select(Shape { groups, tail: false, part: Part::First })?;
         let main = self.select(Shape { groups, tail: false, part })?;
         let tail = self.select(Shape { groups: 1, tail: true, part: Part::Complete })?;
-        let copies = 16 / self.asm.isa.lanes();
+        let copies = self.asm.isa.copies();
         let places = if self.usual.is_some() { 0..groups * copies } else { 0..0 };
         let complete = places
             .map(|p| self.select(Shape { groups, tail: false, part: Part::One(p / copies, p % copies) }))
@@ -293,7 +284,7 @@ impl LeafWriter<'_> {
             if kept.is_empty() {
                 // Nothing is in the first register yet.
                 self.asm.vector(Line::plain(ins, 0, Rm::Mem(mem, false)));
-                for c in 0..16 / self.asm.isa.lanes() {
+                for c in 0..self.asm.isa.copies() {
                     let memory = Mem::at(RDX, (64 * j + self.asm.isa.bytes() * c) as i32);
                     self.asm.vector(Line::plain(&t::STORE, 0, Rm::Mem(memory, false)));
                 }
@@ -362,7 +353,7 @@ impl LeafWriter<'_> {
         if self.asm.isa.masks() {
             for k in 1..8 {
                 let memory = Rm::Mem(Mem::at(RSP, at + 32 * 64 + 2 * i32::from(k)), false);
-                self.asm.mask(if load { &t::KMOVE } else { &t::KSTORE }, k, None, memory);
+                self.asm.mask(if load { &t::KMOVE } else { &t::KSTORE }, k, None, memory, None);
             }
         }
     }

@@ -145,7 +145,10 @@ impl<'a> Select<'a> {
         for group in 0..shape.groups {
             this.group = group;
             this.stage(Kind::StageIn, |s| s.loaded);
-            for copy in 0..16 / this.lanes() {
+            for copy in 0..this.asm.isa.copies() {
+                if shape.tail && copy > 0 {
+                    this.next_mask();
+                }
                 this.copy = copy;
                 this.body()?;
             }
@@ -166,7 +169,7 @@ impl<'a> Select<'a> {
         self.places.fill(None);
         self.written.fill(None);
         self.combined.fill(false);
-        let place = self.group * (16 / self.lanes()) + self.copy;
+        let place = self.group * self.asm.isa.copies() + self.copy;
         let ahead = self.ahead;
         if ahead.is_some() {
             self.next_chains()?;

@@ -1,7 +1,7 @@
 //! The vector instructions that strips need, one row each.
 //!
 //! Opcodes are the same under VEX (AVX2, FMA) and EVEX (AVX-512) unless a row says which; all operate on 32-bit
-//! elements. Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2.
+//! elements, in vectors of any width. Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2.
 
 /// The mandatory prefix, as both encodings number it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -155,6 +155,7 @@ table! {
     KOR         "korw"              No  1 0x45 Plain, Whole;
     KXNOR       "kxnorw"            No  1 0x46 Plain, Whole;
     KXOR        "kxorw"             No  1 0x47 Plain, Whole;
+    KSHIFTR     "kshiftrw"          P66 3 0x30 Plain, Whole wide;
     KMOVE       "kmovw"             No  1 0x90 Plain, Whole;
     KSTORE      "kmovw"             No  1 0x91 Store, Whole;
 }
