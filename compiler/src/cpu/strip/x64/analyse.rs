@@ -10,6 +10,8 @@ use crate::kernel::Combine;
 pub(super) struct Shape {
     /// Groups of 16 elements.
     pub(super) groups: usize,
+    /// Vectors of each group: all, or one in a pass over one column.
+    pub(super) copies: usize,
     /// Only some lanes count.
     pub(super) tail: bool,
     /// Which part; see [`Part`].

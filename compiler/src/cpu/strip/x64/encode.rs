@@ -64,7 +64,7 @@ impl Isa {
     }
 
     /// Vectors of 16 elements.
-    pub(super) fn copies(self) -> usize {
+    pub(in crate::cpu::strip) fn copies(self) -> usize {
         16 / self.lanes()
     }
 
@@ -175,6 +175,7 @@ pub(super) enum Cond {
     NoCarry = 3,
     NotEqual = 5,
     Less = 12,
+    NotLess = 13,
     LessEqual = 14,
     Greater = 15,
 }

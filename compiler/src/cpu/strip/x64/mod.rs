@@ -9,6 +9,14 @@
 //!
 //! A leaf runs 16 elements an iteration, or a few times 16 when its body is small, as as many vectors as that takes;
 //! what is left runs masked, 16 at a time. Lanes without an element are neither read nor written, and combine nothing.
+//! Where that many vectors of accumulators do not fit and nothing is stored, the main loop goes over a block of
+//! elements once for each column of vectors instead:
+//!
+//! ```text
+//!  elements  0..4  4..8  8..12  12..16 | 16..20 ...      first pass: 0..4, 16..20, 32..36 and so on,
+//!  columns     0     1      2      3   |    0   ...      with a register for each accumulator, then 4..8, 20..24 ...
+//! ```
+//!
 //! What is rare (a lane that needs a function) is written behind the code: where few early values tell whether any lane
 //! is rare, the main loop looks at those once and leaves for a complete body, else at every place. Behind such a look
 //! clamps that it makes idle are left out. Long chains at the beginning of a body are computed one vector ahead.
@@ -25,28 +33,38 @@ mod select;
 mod streams;
 mod table;
 
+use frit_ir::DType;
+
 use ahead::Ahead;
 use allocate::{Rescue, Writer, pressure};
 use analyse::{Part, Shape, Usual};
 pub(super) use encode::Isa;
 use encode::{
-    Alu, Asm, Cond, Gpr, Line, Mem, R8, R9, R10, R11, R12, R13, R14, R15, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, Rm,
+    Alu, Asm, Cond, Gpr, Label, Line, Mem, R8, R9, R10, R11, R12, R13, R14, R15, RAX, RBP, RBX, RCX, RDI, RDX, RSI,
+    RSP, Rm,
 };
 use inst::{Bank, Fixed, Inst, Pin, VReg};
 use select::{Select, uniform_memory};
-use streams::{FUNCTIONS, RESCUE_VALUE, RESCUE_X, Streams};
+use streams::{ACCUMULATORS, BEGIN, COUNT, FUNCTIONS, RESCUE_VALUE, RESCUE_X, Streams};
 use table as t;
 
 use super::lanes::lane_bits;
-use super::{Leaf, Op, Strip, StripBackend, StripSchedule, Unsupported};
+use super::{Leaf, Op, Strip, StripBackend, StripSchedule, Unsupported, Val};
 use crate::cpu::code::Texts;
 use crate::cpu::link::Piece;
 use crate::cpu::target::{Encoding, VectorBits};
 
 /// Instructions that the main loop of a small body is filled up to.
 const FULL: usize = 48;
-/// The mask register of the tail.
-const TAIL_MASK: u8 = 7;
+/// The mask register of the tail: the first that is fixed.
+const TAIL_MASK: u8 = MASK_REGISTERS - 1;
+const MASK_REGISTERS: u8 = 8;
+/// Most bools in mask registers of their own: three and the tail's are left to a body.
+const MASK_PINS: usize = 3;
+/// Vector registers that are left to a body at least.
+const LEFT: usize = 4;
+/// Iterations of the main loop over a column before the next has its turn: their elements stay near.
+const BLOCK: i32 = 64;
 
 /// Makes leaves of one kind of vectors, and leaves the rest to another back end.
 pub(in crate::cpu) struct X64Backend<B> {
@@ -70,57 +88,77 @@ impl<B: StripBackend> StripBackend for X64Backend<B> {
     }
 }
 
+/// Vector registers for accumulators, beside masks of the tail and so many results computed ahead.
+fn room(isa: Isa, results: usize) -> usize {
+    let (most, masks) = if isa.masks() { (12, 0) } else { (6, isa.copies()) };
+    (isa.registers() - LEFT).saturating_sub(2 * results + masks).min(most)
+}
+
+/// Whether the main loop takes one vector of each 16 elements in a pass of its own: so accumulators that would not all
+/// fit need only a register each. Results are the same, since lanes do not see each other; without stores nor does
+/// memory.
+fn in_columns(strip: &Strip, isa: Isa, room: usize) -> bool {
+    let alone = strip.streams.iter().all(|s| s.is_dense() && !s.stored);
+    alone && isa.copies() > 1 && strip.accs.len() * isa.copies() > room
+}
+
 /// Whether the main loop of a strip computes something one vector ahead.
 #[cfg(test)]
 pub(super) fn computes_ahead(strip: &Strip) -> bool {
     Ahead::of(strip, Usual::of(strip).as_ref()).is_some()
 }
 
+/// Whether the main loop of a strip goes over columns.
+#[cfg(test)]
+pub(super) fn goes_over_columns(strip: &Strip, isa: Isa) -> bool {
+    let ahead = Ahead::of(strip, Usual::of(strip).as_ref());
+    in_columns(strip, isa, room(isa, ahead.map_or(0, |a| a.results.len())))
+}
+
 /// A leaf of a strip, or what it needs that is not here.
 pub(super) fn compile(strip: &Strip, isa: Isa, text: bool) -> Result<Leaf, Unsupported> {
     let mut asm = Asm::new(isa, text);
     let streams = Streams::of(strip, isa);
-    let copies = isa.copies();
 
     // Fixed registers, from the top: masks of the tail, accumulators, pins.
     let mut banks = Vec::new();
     let mut homes = Vec::new();
-    let mut top = isa.registers() as u8;
+    let (mut top, mut mask) = (isa.registers() as u8, MASK_REGISTERS);
     let mut fix = |bank: Bank, banks: &mut Vec<Bank>, homes: &mut Vec<u8>| -> VReg {
         banks.push(bank);
-        homes.push(if bank == Bank::Mask {
-            TAIL_MASK
-        } else {
-            top -= 1;
-            top
-        });
+        let next = if bank == Bank::Mask { &mut mask } else { &mut top };
+        *next -= 1;
+        homes.push(*next);
         banks.len() as VReg - 1
     };
     let mut fixed = Fixed::default();
-    let masks = if isa.masks() { 1 } else { copies };
+    let masks = if isa.masks() { 1 } else { isa.copies() };
     let bank = if isa.masks() { Bank::Mask } else { Bank::Vector };
     fixed.masks = (0..masks).map(|_| fix(bank, &mut banks, &mut homes)).collect();
-    let room = if isa.masks() { 12 } else { 6 };
-    let kept = strip.accs.len().min(room / copies);
-    fixed.accs = (0..kept).map(|_| (0..copies).map(|_| fix(Bank::Vector, &mut banks, &mut homes)).collect()).collect();
-
     let usual = Usual::of(strip);
     let ahead = Ahead::of(strip, usual.as_ref());
     let results = ahead.as_ref().map_or(0, |a| a.results.len());
+    let room = room(isa, results);
+    let columns = in_columns(strip, isa, room);
+    let copies = if columns { 1 } else { isa.copies() };
+    let kept = strip.accs.len().min(room / copies);
+    fixed.accs = (0..kept).map(|_| (0..copies).map(|_| fix(Bank::Vector, &mut banks, &mut homes)).collect()).collect();
     fixed.ahead = (0..results).map(|_| [0; 2].map(|_| fix(Bank::Vector, &mut banks, &mut homes))).collect();
 
     // What is left over holds the constants that gain most.
     let part = if usual.is_some() { Part::Usual } else { Part::Complete };
-    let once = Shape { groups: 1, tail: false, part };
+    let once = Shape { groups: 1, copies, tail: false, part };
     let trial = Select::run(strip, &streams, &mut asm, once, &fixed, banks.clone(), (usual.as_ref(), ahead.as_ref()))?;
     let vectors = homes.iter().zip(&banks).filter(|(_, b)| **b == Bank::Vector).count();
     let spare = isa.registers().saturating_sub(pressure(&trial.code, &trial.banks, homes.len()) + vectors);
     let mut gains: Vec<(u32, u32)> =
         trial.scores.iter().enumerate().filter(|(_, s)| **s > 0).map(|(v, s)| (*s, v as u32)).collect();
     gains.sort_by_key(|(score, v)| (std::cmp::Reverse(*score), *v));
-    gains.truncate(spare);
-    fixed.pins =
-        gains.iter().map(|(_, val)| Pin { val: *val, reg: fix(Bank::Vector, &mut banks, &mut homes) }).collect();
+    let is_mask = |v: Val| isa.masks() && strip.ops.get(v as usize).is_some_and(|o| o.dtype == DType::Bool);
+    for (bank, most) in [(Bank::Vector, spare), (Bank::Mask, MASK_PINS)] {
+        let gains = gains.iter().filter(|(_, val)| is_mask(*val) == (bank == Bank::Mask)).take(most);
+        fixed.pins.extend(gains.map(|(_, val)| Pin { val: *val, reg: fix(bank, &mut banks, &mut homes) }));
+    }
 
     let body = trial.code.len().max(1);
     let groups = [4, 2].into_iter().find(|g| body * g <= FULL).unwrap_or(1);
@@ -128,7 +166,8 @@ pub(super) fn compile(strip: &Strip, isa: Isa, text: bool) -> Result<Leaf, Unsup
     let asm = Asm::new(isa, text);
     let (usual, ahead) = (usual.as_ref(), ahead.as_ref());
     let groups = if ahead.is_some() { 1 } else { groups };
-    let mut leaf = LeafWriter { asm, strip, streams: &streams, fixed: &fixed, usual, ahead, banks, homes, groups };
+    let mut leaf =
+        LeafWriter { asm, strip, streams: &streams, fixed: &fixed, usual, ahead, banks, homes, groups, copies };
     let (rescues, slots, spill) = leaf.write()?;
     let frame = spill as usize + 64 * slots;
     leaf.rare(&rescues, frame as i32);
@@ -159,6 +198,8 @@ struct LeafWriter<'a> {
     banks: Vec<Bank>,
     homes: Vec<u8>,
     groups: usize,
+    /// Vectors of a group that one pass of the main loop takes.
+    copies: usize,
 }
 
 impl LeafWriter<'_> {
@@ -186,6 +227,7 @@ impl LeafWriter<'_> {
         for (k, base) in self.streams.near() {
             self.asm.alu(Alu::Mov, base, Rm::Mem(Mem::at(RDI, 16 * k as i32), false));
         }
+        let columns = self.columns();
         self.start_accumulators()?;
         for pin in &self.fixed.pins {
             let (constant, param) = match self.strip.ops.get(pin.val as usize).map(|o| o.op) {
@@ -194,19 +236,22 @@ impl LeafWriter<'_> {
                 _ => continue,
             };
             let (mem, splat) = uniform_memory(&mut self.asm, constant, param);
-            let home = self.home(pin.reg);
-            self.asm.vector(Line::plain(if splat { &t::SPLAT } else { &t::LOAD }, home, Rm::Mem(mem, false)));
+            let (home, is_mask) = (self.home(pin.reg), self.banks.get(pin.reg as usize) == Some(&Bank::Mask));
+            let vector = if is_mask { 0 } else { home };
+            self.asm.vector(Line::plain(if splat { &t::SPLAT } else { &t::LOAD }, vector, Rm::Mem(mem, false)));
+            if is_mask {
+                self.asm.vector(Line { first: Some(0), ..Line::plain(&t::PTESTMD, home, Rm::Reg(0)) });
+            }
         }
         let step = 16 * self.groups as i32;
-        let groups = self.groups;
+        let (groups, copies) = (self.groups, self.copies);
         let part = if self.usual.is_some() { Part::Usual } else { Part::Complete };
-        let first = self.select(Shape { groups, tail: false, part: Part::First })?;
-        let main = self.select(Shape { groups, tail: false, part })?;
-        let tail = self.select(Shape { groups: 1, tail: true, part: Part::Complete })?;
-        let copies = self.asm.isa.copies();
+        let first = self.select(Shape { groups, copies, tail: false, part: Part::First })?;
+        let main = self.select(Shape { groups, copies, tail: false, part })?;
+        let tail = self.select(Shape { groups: 1, copies: self.asm.isa.copies(), tail: true, part: Part::Complete })?;
         let places = if self.usual.is_some() { 0..groups * copies } else { 0..0 };
         let complete = places
-            .map(|p| self.select(Shape { groups, tail: false, part: Part::One(p / copies, p % copies) }))
+            .map(|p| self.select(Shape { groups, copies, tail: false, part: Part::One(p / copies, p % copies) }))
             .collect::<Result<Vec<_>, _>>()?;
         let spill = self.streams.frame();
 
@@ -224,6 +269,11 @@ impl LeafWriter<'_> {
             slots: 0,
             spill,
         };
+        let (block, column) = (writer.asm.label(), writer.asm.label());
+        if columns {
+            begin_columns(writer.asm, step, column, block);
+            move_accumulators(writer.asm, self.fixed, &self.homes, &t::LOAD);
+        }
         writer.body(&first.0, &first.1, &self.homes, false)?;
         writer.asm.align(32);
         writer.asm.bind(top);
@@ -239,6 +289,10 @@ impl LeafWriter<'_> {
         writer.asm.address(RAX, Mem::at(R11, step));
         writer.asm.alu_reg(Alu::Cmp, RAX, RCX);
         writer.asm.jump_if(Cond::LessEqual, top);
+        if columns {
+            move_accumulators(writer.asm, self.fixed, &self.homes, &t::STORE);
+            next_column(writer.asm, step, column, block);
+        }
 
         writer.asm.bind(rest);
         writer.asm.alu_reg(Alu::Cmp, RCX, R11);
@@ -253,7 +307,9 @@ impl LeafWriter<'_> {
             writer.asm.jump_if(Cond::Greater, again);
         }
         writer.asm.bind(done);
-        store_accumulators(writer.asm, self.fixed, &self.homes);
+        if !columns {
+            move_accumulators(writer.asm, self.fixed, &self.homes, &t::STORE);
+        }
         writer.asm.address(RSP, Mem::at(RBP, -8 * saved.len() as i32));
         saved.iter().rev().for_each(|r| writer.asm.pop(*r));
         writer.asm.pop(RBP);
@@ -277,7 +333,7 @@ impl LeafWriter<'_> {
             let neutral = neutral.ok_or_else(|| Unsupported("a reduction without a neutral element".to_owned()))?;
             let (mem, splat) = self.asm.splat(lane_bits(neutral));
             let ins = if splat { &t::SPLAT } else { &t::LOAD };
-            let kept = self.fixed.accs.get(j).cloned().unwrap_or_default();
+            let kept = self.fixed.accs.get(j).filter(|_| !self.columns()).cloned().unwrap_or_default();
             for reg in &kept {
                 self.asm.vector(Line::plain(ins, self.home(*reg), Rm::Mem(mem, false)));
             }
@@ -293,10 +349,18 @@ impl LeafWriter<'_> {
         Ok(())
     }
 
+    /// Whether the main loop takes one column at a time.
+    fn columns(&self) -> bool {
+        self.copies < self.asm.isa.copies()
+    }
+
     fn select(&mut self, shape: Shape) -> Result<(Vec<Inst>, Vec<Bank>), Unsupported> {
         let banks = self.banks.clone();
+        // The tail takes all columns: no accumulator is in a register then.
+        let own = (shape.tail && self.columns()).then(|| Fixed { accs: Vec::new(), ..self.fixed.clone() });
+        let fixed = own.as_ref().unwrap_or(self.fixed);
         let selected =
-            Select::run(self.strip, self.streams, &mut self.asm, shape, self.fixed, banks, (self.usual, self.ahead))?;
+            Select::run(self.strip, self.streams, &mut self.asm, shape, fixed, banks, (self.usual, self.ahead))?;
         Ok((selected.code, selected.banks))
     }
 
@@ -359,16 +423,52 @@ impl LeafWriter<'_> {
     }
 }
 
-/// Stores those accumulators that are kept in registers.
-fn store_accumulators(asm: &mut Asm, fixed: &Fixed, homes: &[u8]) {
+/// Loads or stores those accumulators that are kept in registers.
+fn move_accumulators(asm: &mut Asm, fixed: &Fixed, homes: &[u8], ins: &'static t::Ins) {
     let bytes = asm.isa.bytes();
     for (j, vectors) in fixed.accs.iter().enumerate() {
         for (c, reg) in vectors.iter().enumerate() {
             let memory = Mem::at(RDX, (64 * j + bytes * c) as i32);
             let home = homes.get(*reg as usize).copied().unwrap_or(0);
-            asm.vector(Line::plain(&t::STORE, home, Rm::Mem(memory, false)));
+            asm.vector(Line::plain(ins, home, Rm::Mem(memory, false)));
         }
     }
+}
+
+/// Begins the passes over blocks and, in each, over its columns.
+fn begin_columns(asm: &mut Asm, step: i32, column: Label, block: Label) {
+    asm.save(Mem::at(RSP, COUNT), RCX);
+    asm.save(Mem::at(RSP, ACCUMULATORS), RDX);
+    asm.bind(block);
+    // rcx: where the block ends.
+    asm.address(RAX, Mem::at(R11, BLOCK * step));
+    asm.alu_reg(Alu::Cmp, RAX, RCX);
+    asm.move_if(Cond::Less, RCX, RAX);
+    asm.bind(column);
+    asm.save(Mem::at(RSP, BEGIN), R11);
+}
+
+/// Goes on to the next column, whose elements and lanes of accumulators lie a vector further, or to the next block.
+fn next_column(asm: &mut Asm, step: i32, column: Label, block: Label) {
+    let (lanes, bytes) = (asm.isa.lanes() as i32, asm.isa.bytes() as i32);
+    let kept = |at: i32| Rm::Mem(Mem::at(RSP, at), false);
+    let last = asm.label();
+    asm.immediate(0, RDX, bytes);
+    asm.immediate(0, RCX, lanes);
+    asm.alu_reg(Alu::Mov, RAX, RDX);
+    asm.alu(Alu::Sub, RAX, kept(ACCUMULATORS));
+    asm.immediate(7, RAX, 64);
+    asm.jump_if(Cond::NotLess, last);
+    asm.alu(Alu::Mov, R11, kept(BEGIN));
+    asm.immediate(0, R11, lanes);
+    asm.jump(column);
+    asm.bind(last);
+    asm.alu(Alu::Mov, RDX, kept(ACCUMULATORS));
+    asm.alu(Alu::Mov, RCX, kept(COUNT));
+    asm.immediate(5, R11, 16 - lanes);
+    asm.address(RAX, Mem::at(R11, step));
+    asm.alu_reg(Alu::Cmp, RAX, RCX);
+    asm.jump_if(Cond::LessEqual, block);
 }
 
 /// Marks the lanes of the tail that hold an element: the first rcx - r11.

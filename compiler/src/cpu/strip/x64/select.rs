@@ -145,7 +145,7 @@ impl<'a> Select<'a> {
         for group in 0..shape.groups {
             this.group = group;
             this.stage(Kind::StageIn, |s| s.loaded);
-            for copy in 0..this.asm.isa.copies() {
+            for copy in 0..shape.copies {
                 if shape.tail && copy > 0 {
                     this.next_mask();
                 }
@@ -169,7 +169,7 @@ impl<'a> Select<'a> {
         self.places.fill(None);
         self.written.fill(None);
         self.combined.fill(false);
-        let place = self.group * self.asm.isa.copies() + self.copy;
+        let place = self.group * self.shape.copies + self.copy;
         let ahead = self.ahead;
         if ahead.is_some() {
             self.next_chains()?;
@@ -205,7 +205,7 @@ impl<'a> Select<'a> {
     /// What is computed ahead, for the vector after this one; this one's is at hand.
     fn next_chains(&mut self) -> Result<(), Unsupported> {
         let copy = self.copy;
-        let is_last = (copy + 1) * self.lanes() >= 16;
+        let is_last = copy + 1 >= self.shape.copies;
         (self.copy, self.ahead_of_all) = if is_last { (0, true) } else { (copy + 1, false) };
         self.chains(1)?;
         (self.copy, self.ahead_of_all) = (copy, false);
@@ -439,6 +439,7 @@ impl<'a> Select<'a> {
         if dtype != DType::Bool || !self.masks() {
             return Ok(Place::Mem(mem, splat));
         }
+        self.score(self.at as Val, 3);
         let lanes = self.load(mem, splat);
         Ok(Place::Reg(self.compare(&t::PTESTMD, lanes, Source::Reg(lanes), None)))
     }

@@ -10,10 +10,14 @@ use crate::cpu::strip::Strip;
 /// Registers that hold bases. The first two need no saving.
 const BASES: [Gpr; 6] = [R8, R9, RBX, R12, R13, R14];
 
-/// Frame: operand and result of a rescue, the table of functions, then copies of streams, then what is spilled.
+/// Frame: operand and result of a rescue, the table of functions, what runs over columns keeps, then copies of streams, then what is spilled.
 pub(super) const RESCUE_X: i32 = 0;
 pub(super) const RESCUE_VALUE: i32 = 64;
 pub(super) const FUNCTIONS: i32 = 128;
+/// While the main loop runs over columns: n, where this pass began, the accumulators.
+pub(super) const COUNT: i32 = 136;
+pub(super) const BEGIN: i32 = 144;
+pub(super) const ACCUMULATORS: i32 = 152;
 const STAGES: i32 = 192;
 
 /// How a stream is reached.
