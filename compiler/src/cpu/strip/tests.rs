@@ -56,8 +56,8 @@ fn random_strip(rng: &mut Rng) -> Strip {
         strip.streams.push(Stream { dtype, gap, loaded: true, stored: false });
         strip.ops.push(TypedOp { op: Op::Load(k as u32), dtype });
     }
-    for k in 0..rng.below(4) {
-        let dtype = TYPES[rng.below(7)];
+    for k in 0..rng.below(5) {
+        let dtype = if rng.below(3) == 0 { DType::Bool } else { TYPES[rng.below(7)] };
         strip.params.push(dtype);
         strip.ops.push(TypedOp { op: Op::Param(k as u32), dtype });
     }

@@ -47,10 +47,9 @@ pub(in crate::cpu::strip) struct Isa {
 }
 
 impl Isa {
-    /// Vectors of some width; VEX has none of 512 bits.
+    /// Vectors of some width, or the widest that the encoding has.
     pub(in crate::cpu::strip) fn new(encoding: Encoding, bits: VectorBits) -> Isa {
-        let encoding = if bits == VectorBits::B512 { Encoding::Evex } else { encoding };
-        Isa { encoding, bits }
+        Isa { encoding, bits: bits.min(encoding.widest()) }
     }
 
     /// Bytes of a vector.

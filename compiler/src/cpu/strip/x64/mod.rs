@@ -1,5 +1,5 @@
 //! The back end for x86-64 with AVX2 or AVX-512: strips to machine code without Cranelift, which stops at 128 bits and
-//! 16 registers.
+//! 16 registers. Where the machine has AVX-512, vectors of every width are written with it.
 //!
 //! ```text
 //!  Strip --[select]--> instructions on virtual registers --[allocate]--> bytes   (main loop, then the tail)
@@ -63,8 +63,8 @@ const MASK_REGISTERS: u8 = 8;
 const MASK_PINS: usize = 3;
 /// Vector registers that are left to a body at least.
 const LEFT: usize = 4;
-/// Iterations of the main loop over a column before the next has its turn: their elements stay near.
-const BLOCK: i32 = 64;
+/// Elements of a block that the main loop goes over column by column: few enough to stay in the nearest cache.
+const BLOCK: i32 = 1024;
 
 /// Makes leaves of one kind of vectors, and leaves the rest to another back end.
 pub(in crate::cpu) struct X64Backend<B> {
@@ -150,7 +150,8 @@ pub(super) fn compile(strip: &Strip, isa: Isa, text: bool) -> Result<Leaf, Unsup
     let once = Shape { groups: 1, copies, tail: false, part };
     let trial = Select::run(strip, &streams, &mut asm, once, &fixed, banks.clone(), (usual.as_ref(), ahead.as_ref()))?;
     let vectors = homes.iter().zip(&banks).filter(|(_, b)| **b == Bank::Vector).count();
-    let spare = isa.registers().saturating_sub(pressure(&trial.code, &trial.banks, homes.len()) + vectors);
+    let pressure = pressure(&trial.code, &trial.banks, homes.len()).max(LEFT);
+    let spare = isa.registers().saturating_sub(pressure + vectors);
     let mut gains: Vec<(u32, u32)> =
         trial.scores.iter().enumerate().filter(|(_, s)| **s > 0).map(|(v, s)| (*s, v as u32)).collect();
     gains.sort_by_key(|(score, v)| (std::cmp::Reverse(*score), *v));
@@ -271,7 +272,7 @@ impl LeafWriter<'_> {
         };
         let (block, column) = (writer.asm.label(), writer.asm.label());
         if columns {
-            begin_columns(writer.asm, step, column, block);
+            begin_columns(writer.asm, column, block);
             move_accumulators(writer.asm, self.fixed, &self.homes, &t::LOAD);
         }
         writer.body(&first.0, &first.1, &self.homes, false)?;
@@ -436,12 +437,12 @@ fn move_accumulators(asm: &mut Asm, fixed: &Fixed, homes: &[u8], ins: &'static t
 }
 
 /// Begins the passes over blocks and, in each, over its columns.
-fn begin_columns(asm: &mut Asm, step: i32, column: Label, block: Label) {
+fn begin_columns(asm: &mut Asm, column: Label, block: Label) {
     asm.save(Mem::at(RSP, COUNT), RCX);
     asm.save(Mem::at(RSP, ACCUMULATORS), RDX);
     asm.bind(block);
     // rcx: where the block ends.
-    asm.address(RAX, Mem::at(R11, BLOCK * step));
+    asm.address(RAX, Mem::at(R11, BLOCK));
     asm.alu_reg(Alu::Cmp, RAX, RCX);
     asm.move_if(Cond::Less, RCX, RAX);
     asm.bind(column);
