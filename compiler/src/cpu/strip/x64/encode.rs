@@ -68,7 +68,7 @@ impl Isa {
     }
 
     /// Whether masks have registers of their own.
-    pub(super) fn masks(self) -> bool {
+    pub(in crate::cpu::strip) fn masks(self) -> bool {
         self.encoding == Encoding::Evex
     }
 

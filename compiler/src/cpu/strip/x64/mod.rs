@@ -10,7 +10,7 @@
 //! A leaf runs 16 elements an iteration, or a few times 16 when its body is small, as as many vectors as that takes;
 //! what is left runs masked, 16 at a time. Lanes without an element are neither read nor written, and combine nothing.
 //! Where that many vectors of accumulators do not fit and nothing is stored, the main loop goes over a block of
-//! elements once for each column of vectors instead:
+//! elements once for each column of vectors instead (with AVX-512's 32 registers):
 //!
 //! ```text
 //!  elements  0..4  4..8  8..12  12..16 | 16..20 ...      first pass: 0..4, 16..20, 32..36 and so on,
@@ -88,31 +88,23 @@ impl<B: StripBackend> StripBackend for X64Backend<B> {
     }
 }
 
-/// Vector registers for accumulators, beside masks of the tail and so many results computed ahead.
-fn room(isa: Isa, results: usize) -> usize {
-    let (most, masks) = if isa.masks() { (12, 0) } else { (6, isa.copies()) };
-    (isa.registers() - LEFT).saturating_sub(2 * results + masks).min(most)
+/// Vector registers for accumulators.
+fn room(isa: Isa) -> usize {
+    if isa.masks() { 12 } else { 6 }
 }
 
 /// Whether the main loop takes one vector of each 16 elements in a pass of its own: so accumulators that would not all
 /// fit need only a register each. Results are the same, since lanes do not see each other; without stores nor does
-/// memory.
-fn in_columns(strip: &Strip, isa: Isa, room: usize) -> bool {
+/// memory. With 16 registers nothing is gained: too few are left for accumulators.
+pub(super) fn in_columns(strip: &Strip, isa: Isa) -> bool {
     let alone = strip.streams.iter().all(|s| s.is_dense() && !s.stored);
-    alone && isa.copies() > 1 && strip.accs.len() * isa.copies() > room
+    alone && isa.masks() && isa.copies() > 1 && strip.accs.len() * isa.copies() > room(isa)
 }
 
 /// Whether the main loop of a strip computes something one vector ahead.
 #[cfg(test)]
 pub(super) fn computes_ahead(strip: &Strip) -> bool {
     Ahead::of(strip, Usual::of(strip).as_ref()).is_some()
-}
-
-/// Whether the main loop of a strip goes over columns.
-#[cfg(test)]
-pub(super) fn goes_over_columns(strip: &Strip, isa: Isa) -> bool {
-    let ahead = Ahead::of(strip, Usual::of(strip).as_ref());
-    in_columns(strip, isa, room(isa, ahead.map_or(0, |a| a.results.len())))
 }
 
 /// A leaf of a strip, or what it needs that is not here.
@@ -138,10 +130,9 @@ pub(super) fn compile(strip: &Strip, isa: Isa, text: bool) -> Result<Leaf, Unsup
     let usual = Usual::of(strip);
     let ahead = Ahead::of(strip, usual.as_ref());
     let results = ahead.as_ref().map_or(0, |a| a.results.len());
-    let room = room(isa, results);
-    let columns = in_columns(strip, isa, room);
+    let columns = in_columns(strip, isa);
     let copies = if columns { 1 } else { isa.copies() };
-    let kept = strip.accs.len().min(room / copies);
+    let kept = strip.accs.len().min(room(isa) / copies);
     fixed.accs = (0..kept).map(|_| (0..copies).map(|_| fix(Bank::Vector, &mut banks, &mut homes)).collect()).collect();
     fixed.ahead = (0..results).map(|_| [0; 2].map(|_| fix(Bank::Vector, &mut banks, &mut homes))).collect();
 
