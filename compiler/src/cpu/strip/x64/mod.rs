@@ -27,6 +27,7 @@ mod access;
 mod ahead;
 mod allocate;
 mod analyse;
+mod convert;
 mod encode;
 mod inst;
 mod select;
