@@ -202,11 +202,11 @@ fn outputs(lowering: &mut Lowering<'_>, rows: &Rows, p: &Dim) -> Result<(), Lowe
     for (value, buffer) in lowering.outputs.clone() {
         let dims = lowering.e.dims(value)?;
         let count = lowering.e.ranges.simplify(&Dim::product(&dims));
-        if count == rows.count {
+        if same(lowering, &count, &rows.count) {
             let index = delinearize(p, &dims, &lowering.e.ranges);
             let element = lowering.e.emit(value, &index)?;
             lowering.e.kb.push(Stmt::Store { buffer, index: p.clone(), value: element });
-        } else if count == &rows.count * &rows.length {
+        } else if same(lowering, &count, &(&rows.count * &rows.length)) {
             full.push((value, buffer));
         } else if let Some(part) = part_of_rows(rows, value, &count) {
             // Fewer elements than are reduced, and no part of it.
@@ -440,7 +440,7 @@ fn stored_in(
         let count = lowering.e.ranges.simplify(&Dim::product(&dims));
         // A group has several elements of what needs a reduction.
         let ready = rows.is_ready(value, if cut.group == 1 { level } else { 1 });
-        if ready && &count * &Dim::Known(cut.group) == &rows.count * &rows.length {
+        if ready && same(lowering, &(&count * &Dim::Known(cut.group)), &(&rows.count * &rows.length)) {
             stores.push((value, buffer));
         } else {
             left.push((value, buffer));
@@ -767,6 +767,11 @@ fn split(lowering: &mut Lowering<'_>, rows: &Rows) -> Result<(), LowerError> {
     }
     let outputs = lowering.outputs.clone();
     map::stores(lowering, &outputs)
+}
+
+/// Whether extents over kernel dims are equal: a kernel may have several dims of one symbol, as B and 6 B.
+fn same(lowering: &Lowering<'_>, a: &Dim, b: &Dim) -> bool {
+    a == b || module_dim(lowering, a) == module_dim(lowering, b)
 }
 
 /// An extent over kernel dims as one over the module's symbols.

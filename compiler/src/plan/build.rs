@@ -13,8 +13,8 @@ use frit_ir::{
 };
 
 use super::{
-    Constant, ConstantId, DimId, Guard, KernelId, OpCounts, Place, Plan, PlanKernel, Port, Program, ProgramId,
-    SequenceOp, Slot, SlotId, Step,
+    Constant, ConstantId, DimId, KernelId, OpCounts, Place, Plan, PlanKernel, Port, Program, ProgramId, SequenceOp,
+    Slot, SlotId, Step,
 };
 use crate::cpu::abi::KernelCode;
 use crate::kernel::Kernel;
@@ -28,6 +28,7 @@ mod inplace;
 mod library;
 mod lives;
 mod prepare;
+mod programs;
 mod symbols;
 
 use append::Appends;
@@ -158,36 +159,7 @@ pub fn build_all(
     fixed: &[(String, Tensor)],
     generate: &mut GenerateAll<'_>,
 ) -> Result<Built, BuildError> {
-    let mut builder = PlanBuilder {
-        module,
-        numerics,
-        fixed: fixed.iter().map(|(name, _)| name.clone()).collect(),
-        built: Built { plan: Plan { source: module.source.clone(), ..Plan::default() }, ..Built::default() },
-        params: HashMap::new(),
-        functions: HashMap::new(),
-        preparation: Preparation::default(),
-    };
-    for (name, function) in &module.functions {
-        let id = match builder.functions.get(name) {
-            // A caller keeps the state of what it calls: only an entry of its own has donations.
-            Some(Some(id)) if function.donations.is_empty() => *id,
-            _ => builder.program(name, function, true)?,
-        };
-        if function.donations.is_empty() {
-            builder.functions.insert(name.clone(), Some(id));
-        }
-        for (input, value) in fixed {
-            let program = &builder.built.plan.programs[id.index()];
-            if let Some(index) = program.inputs.iter().position(|p| p.name == *input) {
-                let constant = builder.constant("", value);
-                let guard = Guard::Value { input: index as u32, constant };
-                builder.built.plan.programs[id.index()].guards.push(guard);
-            }
-        }
-        builder.built.plan.entries.push((name.clone(), id));
-    }
-    builder.finish_preparation();
-    let mut built = builder.built;
+    let mut built = programs::programs(module, numerics, fixed)?;
     place(&mut built, generate)?;
     Ok(built)
 }
@@ -222,6 +194,8 @@ struct PlanBuilder<'m> {
     params: HashMap<String, ConstantId>,
     functions: HashMap<String, Option<ProgramId>>,
     preparation: Preparation,
+    /// Whether a fusion was taken apart: its ops are kernels of their own.
+    apart: bool,
 }
 
 /// A program in the making.
@@ -523,6 +497,7 @@ impl PlanBuilder<'_> {
                         Ok(())
                     }
                     Err(error) => {
+                        self.apart = true;
                         self.built.remarks.push(format!("fusion ({origin}) is compiled op by op: {error}"));
                         self.written_out(b, f, slots, id)
                     }
