@@ -15,7 +15,7 @@
 //! * **special**: cumulate, scatter.
 //! * **append**: values written behind what memory holds already, which is larger than they are.
 //!
-//! Vector loops that divide their variable by a small number are then written out by that number ([`period`]).
+//! Vector loops that divide their variable by a small number are then written out by that number (`period`).
 //!
 //! In: a function whose inputs are tensors. Out: a kernel, its schedule, and what each of its buffers is. The order of
 //! sums is that of `frit_ir::order` in every form.
