@@ -84,6 +84,8 @@ impl Disk for SystemDisk {
 pub struct RunFolder {
     path: PathBuf,
     disk: Box<dyn Disk>,
+    /// The folders that were made for it, the innermost first.
+    made: Vec<PathBuf>,
     /// Held for as long as this process works on the run; `None`: the system has no locks here.
     _lock: Option<File>,
 }
@@ -116,9 +118,10 @@ impl RunFolder {
         if path.join(Self::LAST).exists() {
             return Err(TrainError::Occupied { path: path.display().to_string() });
         }
-        let mut folder = RunFolder { path: path.to_owned(), disk, _lock: None };
-        let made = folder.disk.make_folder(path);
-        made.map_err(|source| failed(path, "make the folder", source))?;
+        let absent = path.ancestors().take_while(|p| !p.as_os_str().is_empty() && !p.exists());
+        let made = absent.map(Path::to_owned).collect();
+        let mut folder = RunFolder { path: path.to_owned(), disk, made, _lock: None };
+        folder.disk.make_folder(path).map_err(|source| failed(path, "make the folder", source))?;
         folder._lock = lock(path)?;
         // Another process may have been first.
         if path.join(Self::LAST).exists() {
@@ -136,7 +139,7 @@ impl RunFolder {
     pub fn open(path: &Path, disk: Box<dyn Disk>) -> Result<(RunFolder, Config), TrainError> {
         let config = Config::read_file(&path.join(Self::CONFIG))?;
         let _lock = lock(path)?;
-        Ok((RunFolder { path: path.to_owned(), disk, _lock }, config))
+        Ok((RunFolder { path: path.to_owned(), disk, made: Vec::new(), _lock }, config))
     }
 
     /// Whether the run has a checkpoint to go on from; without one it begins anew, with the same bits.
@@ -153,7 +156,9 @@ impl RunFolder {
             // What can't be removed stays: the run may be tried again in this folder.
             let _ = fs::remove_file(self.path.join(name));
         }
-        let _ = fs::remove_dir(&self.path);
+        for folder in &self.made {
+            let _ = fs::remove_dir(folder);
+        }
     }
 
     /// Where it is.

@@ -202,6 +202,22 @@ fn an_interrupt_saves_and_says_how_to_go_on() {
 }
 
 #[test]
+fn a_run_without_a_checkpoint_begins_anew_with_the_same_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, out) = (table(folder.path()), folder.path().join("run"));
+    let arguments = ["mlp", "--data", &data, "--epochs", "2", "--batch", "8", "--shuffle", "--out"];
+    train(&arguments.into_iter().chain([out.to_str().unwrap()]).collect::<Vec<_>>()).unwrap();
+    let last = out.join("last.safetensors");
+    let before = std::fs::read(&last).unwrap();
+    // As if it had been killed after its folder was made.
+    for name in ["last.safetensors", "best.safetensors"] {
+        std::fs::remove_file(out.join(name)).unwrap();
+    }
+    train(&["--resume", out.to_str().unwrap()]).unwrap();
+    assert_eq!(std::fs::read(&last).unwrap(), before);
+}
+
+#[test]
 fn what_a_run_does_not_find_leaves_no_folder() {
     let folder = tempfile::tempdir().unwrap();
     let (data, out) = (table(folder.path()), folder.path().join("run"));
