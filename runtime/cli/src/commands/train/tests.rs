@@ -208,13 +208,13 @@ fn a_run_without_a_checkpoint_begins_anew_with_the_same_bits() {
     let arguments = ["mlp", "--data", &data, "--epochs", "2", "--batch", "8", "--shuffle", "--out"];
     train(&arguments.into_iter().chain([out.to_str().unwrap()]).collect::<Vec<_>>()).unwrap();
     let last = out.join("last.safetensors");
-    let before = std::fs::read(&last).unwrap();
+    let before = Checkpoint::read_file(&last).unwrap().state;
     // As if it had been killed after its folder was made.
     for name in ["last.safetensors", "best.safetensors"] {
         std::fs::remove_file(out.join(name)).unwrap();
     }
     train(&["--resume", out.to_str().unwrap()]).unwrap();
-    assert_eq!(std::fs::read(&last).unwrap(), before);
+    assert!(Checkpoint::read_file(&last).unwrap().state == before, "other bits");
 }
 
 #[test]
