@@ -30,11 +30,6 @@ enum State {
     Best(usize),
 }
 
-/// Whether the order of combination shows in the result.
-fn is_ordered(combine: Combine, dtype: DType) -> bool {
-    matches!(combine, Combine::Sum | Combine::Dot(_) | Combine::Prod) && dtype.class() == Class::Float
-}
-
 impl Function<'_, '_> {
     /// Writes a reduction and defines its results.
     pub(super) fn reduce(&mut self, var: &Symbol, extent: &Dim, body: &[Stmt], accs: &[Acc]) -> Result<(), Refusal> {
@@ -81,7 +76,7 @@ impl Function<'_, '_> {
                     carried.extend([start, none]);
                     State::Best(carried.len() - 2)
                 }
-                combine if is_ordered(combine, dtype) => {
+                combine if combine.is_ordered(dtype) => {
                     let size = dtype.size();
                     let slot = self.frame_slot(LANES * size);
                     let address = self.f.ins().stack_addr(I64, slot, 0);
@@ -205,7 +200,7 @@ impl Function<'_, '_> {
             let start = self.ops().constant(start)?;
             lanes.push(match acc.combine {
                 Combine::ArgMin(_) | Combine::ArgMax(_) => vec![start, self.f.ins().iconst(I64, 0)],
-                combine if is_ordered(combine, dtype) => vec![start; LANES],
+                combine if combine.is_ordered(dtype) => vec![start; LANES],
                 _ => vec![start],
             });
         }

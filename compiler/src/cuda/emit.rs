@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 
-use frit_ir::types::Class;
 use frit_ir::{DType, Dim, Symbol};
 
 use super::{CudaError, Refusal, helpers, index, scalar};
@@ -98,11 +97,6 @@ fn reg_name(reg: Reg) -> String {
     format!("r{}", reg.0)
 }
 
-/// Whether the order of combination shows in the result.
-fn is_ordered(combine: Combine, dtype: DType) -> bool {
-    matches!(combine, Combine::Sum | Combine::Dot(_) | Combine::Prod) && dtype.class() == Class::Float
-}
-
 struct Writer<'k> {
     kernel: &'k Kernel,
     text: String,
@@ -185,7 +179,7 @@ impl Writer<'_> {
                 }
                 combine => {
                     let start = scalar::neutral(combine, dtype)?;
-                    if is_ordered(combine, dtype) {
+                    if combine.is_ordered(dtype) {
                         self.line(format!("{ty} {result}_lanes[16];"));
                         self.line(format!("for (int lane = 0; lane < 16; ++lane) {result}_lanes[lane] = {start};"));
                     } else {
@@ -204,7 +198,7 @@ impl Writer<'_> {
         self.line("}");
         for acc in accs {
             let (dtype, result) = (self.reg_type(acc.value)?, reg_name(acc.result));
-            if !is_ordered(acc.combine, dtype) {
+            if !acc.combine.is_ordered(dtype) {
                 continue;
             }
             let lanes = format!("{result}_lanes");
@@ -231,7 +225,7 @@ impl Writer<'_> {
                 self.line("}");
             }
             combine => {
-                let place = if is_ordered(combine, dtype) { format!("{result}_lanes[{var} & 15]") } else { result };
+                let place = if combine.is_ordered(dtype) { format!("{result}_lanes[{var} & 15]") } else { result };
                 let joined = match combine {
                     Combine::Dot(factor) => scalar::fma(dtype, &value, &reg_name(factor), &place)?,
                     combine => scalar::combine(combine, dtype, &place, &value)?,

@@ -259,14 +259,7 @@ impl KernelBuilder {
         let accs: Vec<Acc> = values
             .into_iter()
             .map(|(value, combine)| {
-                let dtype = match combine {
-                    super::Combine::ArgMin(_) | super::Combine::ArgMax(_) => DType::I64,
-                    super::Combine::Sum
-                    | super::Combine::Dot(_)
-                    | super::Combine::Prod
-                    | super::Combine::Min
-                    | super::Combine::Max => self.reg_type(value),
-                };
+                let dtype = combine.result(self.reg_type(value));
                 Acc { result: self.reg(dtype), value, combine }
             })
             .collect();

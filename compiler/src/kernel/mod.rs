@@ -207,6 +207,19 @@ impl Combine {
         }
     }
 
+    /// The type of its result for values of a type: argmin and argmax give an index.
+    pub fn result(self, values: DType) -> DType {
+        match self {
+            Combine::ArgMin(_) | Combine::ArgMax(_) => DType::I64,
+            Combine::Sum | Combine::Dot(_) | Combine::Prod | Combine::Min | Combine::Max => values,
+        }
+    }
+
+    /// Whether the order of combination shows in the result.
+    pub fn is_ordered(self, dtype: DType) -> bool {
+        matches!(self, Combine::Sum | Combine::Dot(_) | Combine::Prod) && dtype.class() == Class::Float
+    }
+
     /// One step on the values.
     pub fn op(self) -> BinaryOp {
         match self {

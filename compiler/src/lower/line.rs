@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 
-use frit_ir::{DType, Dim, OpClass, Value};
+use frit_ir::{DType, Dim, Op, OpClass, Value};
 use frit_passes::fuse::op_cost;
 
 use super::LowerError;
@@ -55,8 +55,7 @@ impl Emitter<'_> {
     /// Chooses what the passes of a row of `length` elements keep. Their values have the extents `dims`.
     pub(crate) fn plan_lines(&mut self, passes: &[Pass], dims: &[Dim], length: i64) -> Result<(), LowerError> {
         let mut lines = Lines { dims: dims.to_vec(), wanted: vec![Vec::new(); passes.len()], ..Lines::default() };
-        let body = self.body;
-        let order = body.toposort().ok_or_else(|| LowerError::Internal("a cycle in a fused body".to_owned()))?;
+        let order = self.body.toposort().ok_or_else(|| LowerError::Internal("a cycle in a fused body".to_owned()))?;
         let mut kept: HashSet<Value> = HashSet::new();
         let mut room = ROOM;
         for (i, pass) in passes.iter().enumerate() {
@@ -78,7 +77,7 @@ impl Emitter<'_> {
                     continue;
                 }
                 let cone = self.reached(&[value], &kept, dims)?;
-                if cone.iter().map(|v| op_cost(body.node(v.node)).max(1.0)).sum::<f64>() < WORTH {
+                if cone.iter().map(|v| self.cost(*v)).sum::<f64>() < WORTH {
                     continue;
                 }
                 room -= bytes;
@@ -90,6 +89,16 @@ impl Emitter<'_> {
         }
         self.lines = lines;
         Ok(())
+    }
+
+    /// What an op of a pass costs: a reduction in it is written out, an operand and a step for each element.
+    fn cost(&self, value: Value) -> f64 {
+        let node = self.body.node(value.node);
+        let own = op_cost(node).max(1.0);
+        let (Op::Reduce { axes, .. }, [x]) = (&node.op, node.operands()) else { return own };
+        let extents = self.body.ty(*x).tensor().map_or(&[][..], |t| &t.dims);
+        let count = Dim::product(axes.iter().filter_map(|&a| extents.get(a))).known().unwrap_or(1);
+        own.max(2.0 * count as f64)
     }
 
     /// Values at the positions of a pass that `roots` are computed from, down to what is kept or no elementwise op.

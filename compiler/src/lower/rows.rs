@@ -561,12 +561,7 @@ fn tile(
     let accs: Vec<Acc> = values?
         .into_iter()
         .map(|(value, combine)| {
-            let dtype = match combine {
-                Combine::ArgMin(_) | Combine::ArgMax(_) => DType::I64,
-                Combine::Sum | Combine::Dot(_) | Combine::Prod | Combine::Min | Combine::Max => {
-                    lowering.e.kb.reg_type(value)
-                }
-            };
+            let dtype = combine.result(lowering.e.kb.reg_type(value));
             Acc { result: lowering.e.kb.reg(dtype), value, combine }
         })
         .collect();
@@ -597,44 +592,34 @@ fn begin_pass(lowering: &mut Lowering<'_>, large: &[&Large], p: &Dim, r: &Dim) -
 /// The value that an iteration adds: element `at`, or a group of neighbours from `at * group` on.
 fn grouped(e: &mut Emitter<'_>, large: &Large, p: &Dim, at: &Dim, group: i64) -> Result<(Reg, Combine), LowerError> {
     if group == 1 {
-        return match dotted(e, large, p, at)? {
-            Some(product) => Ok(product),
-            None => element(e, large, p, at),
-        };
+        return element(e, large, p, at, true);
     }
     let base = at * &Dim::Known(group);
     let mut values = Vec::new();
     for k in 0..group {
-        values.push(element(e, large, p, &(&base + &Dim::Known(k)))?.0);
+        values.push(element(e, large, p, &(&base + &Dim::Known(k)), false)?.0);
     }
     let value = e.combine_tree(values, large.kind, reduction_type(large.dtype), large.reassociate)?;
     Ok((value, combine_of(large.kind, value)))
 }
 
-/// The factors of what position `r` of the row at `p` adds, where that is a product that may round with its sum.
-fn dotted(e: &mut Emitter<'_>, large: &Large, p: &Dim, r: &Dim) -> Result<Option<(Reg, Combine)>, LowerError> {
-    let node = e.body.node(large.value.node);
-    let (Op::Reduce { axes, kind: ReduceKind::Sum }, [x], true) = (&node.op, node.operands(), node.numerics.contract)
-    else {
-        return Ok(None);
-    };
-    let dims = e.dims(large.value)?;
-    let kept = delinearize(p, &dims, &e.ranges);
-    let at = delinearize(r, &large.extents, &e.ranges);
-    let source = reduced_index(axes, &kept, &at);
-    Ok(e.element_factors(*x, source)?.map(|(a, b)| (a, Combine::Dot(b))))
-}
-
-/// What position `r` of the row at `p` adds.
-fn element(e: &mut Emitter<'_>, large: &Large, p: &Dim, r: &Dim) -> Result<(Reg, Combine), LowerError> {
+/// What position `r` of the row at `p` adds; `dots`: the factors of a product that may round with its sum, for themselves.
+fn element(e: &mut Emitter<'_>, large: &Large, p: &Dim, r: &Dim, dots: bool) -> Result<(Reg, Combine), LowerError> {
     let dims = e.dims(large.value)?;
     let kept = delinearize(p, &dims, &e.ranges);
     let at = delinearize(r, &large.extents, &e.ranges);
     let node = e.body.node(large.value.node);
     let value = match &node.op {
         Op::Reduce { axes, .. } => {
-            let source = reduced_index(axes, &kept, &at);
-            e.emit(node.operands()[0], &source)?
+            let (x, source) = (node.operands()[0], reduced_index(axes, &kept, &at));
+            if dots
+                && large.kind == ReduceKind::Sum
+                && node.numerics.contract
+                && let Some((a, b)) = e.element_factors(x, source.clone())?
+            {
+                return Ok((a, Combine::Dot(b)));
+            }
+            e.emit(x, &source)?
         }
         _ => contract::term(e, large.value, &kept, &at)?,
     };
@@ -684,7 +669,7 @@ fn store_partials(
                 // The reduction gives an index only: its value is computed again.
                 lowering.e.kb.push(Stmt::Store { buffer: index, index: at.clone(), value: result });
                 lowering.e.ranges.insert_opaque(result.symbol());
-                element(&mut lowering.e, l, p, &result.symbol().into())?.0
+                element(&mut lowering.e, l, p, &result.symbol().into(), false)?.0
             }
         };
         lowering.e.kb.push(Stmt::Store { buffer: partial.value, index: at.clone(), value });

@@ -2,8 +2,9 @@
 //!
 //! A kernel may write `x y + z` as one operation that rounds once. If it did so wherever both happen to be in one
 //! kernel, an expression would have other bits where it is computed again from a product that was stored, and the
-//! gradient of a maximum would not find it among them. So a sum (or difference, which is made one) keeps its leave to contract only when its product has no
-//! other use, in the whole function, and what rounds so is never stored ([`rounds_with_user`]): every copy of both contracts.
+//! gradient of a maximum would not find it among them. So a sum (or difference, which is made one) keeps its leave to
+//! contract only when its product has no other use, in the whole function, and what rounds so is never stored
+//! ([`rounds_with_user`]): every copy of both contracts.
 
 use frit_ir::builder::Builder;
 use frit_ir::{BinaryOp, DType, Function, NodeId, Numerics, Op, ReduceKind, UnaryOp, Value};
@@ -17,9 +18,11 @@ pub(super) fn settle(f: &mut Function) {
         }
         if let (Op::Binary(BinaryOp::Sub), [a, b]) = (&node.op, node.operands()) {
             let (a, b) = (*a, *b);
-            as_sum(f, id, a, b);
-            continue;
+            if as_sum(f, id, a, b) {
+                continue;
+            }
         }
+        let node = f.node(id);
         let chosen = match (&node.op, node.operands()) {
             (Op::Binary(BinaryOp::Add), [a, b]) => match (is_own(f, *a), is_own(f, *b)) {
                 (true, _) => continue,
@@ -28,7 +31,7 @@ pub(super) fn settle(f: &mut Function) {
             },
             (Op::Reduce { kind: ReduceKind::Sum, .. }, [x]) if !is_product(f, viewed(f, *x)) => continue,
             (Op::Reduce { kind: ReduceKind::Sum, .. }, [x]) if only_summed(f, viewed(f, *x)) => continue,
-            (Op::Reduce { kind: ReduceKind::Sum, .. }, _) => None,
+            (Op::Reduce { kind: ReduceKind::Sum, .. } | Op::Binary(BinaryOp::Sub), _) => None,
             _ => continue,
         };
         match chosen {
@@ -45,14 +48,12 @@ pub(super) fn settle(f: &mut Function) {
 }
 
 /// A difference with a product of its own as a sum, which it equals in every bit: `a - x y = (-x) y + a`,
-/// `x y - a = x y + (-a)`.
-fn as_sum(f: &mut Function, id: NodeId, a: Value, b: Value) {
+/// `x y - a = x y + (-a)`. False where neither operand is one.
+fn as_sum(f: &mut Function, id: NodeId, a: Value, b: Value) -> bool {
     let own = |v: Value| is_product(f, v) && f.use_count(v) == 1;
     let subtracted = own(b);
     if !subtracted && !own(a) {
-        let numerics = Numerics { contract: false, ..f.node(id).numerics };
-        f.set_numerics(id, numerics);
-        return;
+        return false;
     }
     let changed = match f.node(b.node).operands() {
         [x, _] if subtracted => *x,
@@ -60,14 +61,15 @@ fn as_sum(f: &mut Function, id: NodeId, a: Value, b: Value) {
     };
     let (origin, numerics) = (f.node(id).origin.clone(), f.node(id).numerics);
     let mut builder = Builder { function: f, origin, numerics };
-    let Ok(negative) = builder.unary(UnaryOp::Neg, changed) else { return };
+    let Ok(negative) = builder.unary(UnaryOp::Neg, changed) else { return false };
     let (first, second) = if subtracted { (b, a) } else { (a, negative) };
-    let Ok(sum) = builder.binary(BinaryOp::Add, first, second) else { return };
+    let Ok(sum) = builder.binary(BinaryOp::Add, first, second) else { return false };
     if subtracted {
         f.set_operand(b.node, 0, negative);
     }
     f.replace_uses(Value { node: id, result: 0 }, sum);
     f.remove_op(id);
+    true
 }
 
 fn is_product(f: &Function, value: Value) -> bool {

@@ -3,8 +3,8 @@
 //! In: a function of core ops. Out: the same function where groups of elementwise ops, views and reductions are
 //! `fusion` nodes (the region is the meaning; isolated, so what it reads are operands). An op that joins no group stays
 //! as it is: the compiler compiles a lone op as a body of one. `-O0` runs no fusion. Before, `recompute` settles what is
-//! computed again instead of stored, what is stored for good, and, where less memory is asked for (`segments`), `segments` has parts of a training
-//! step's forward run again.
+//! computed again instead of stored, what is stored for good, and, where less memory is asked for (`segments`),
+//! `segments` has parts of a training step's forward run again.
 //!
 //! # The contract with the compiler
 //!

@@ -5,7 +5,9 @@
 
 use std::collections::{HashSet, VecDeque};
 
+use frit_ir::builder::Builder;
 use frit_ir::op::BinaryOp;
+use frit_ir::op::infer::TypeError;
 use frit_ir::types::{DType, Dim};
 use frit_ir::{NodeId, Op, OpClass, ReduceKind, Value};
 
@@ -79,22 +81,10 @@ pub(super) static RULES: &[Rule] = &[
     }),
     rule!("sum-by-rows", "sum(x) = sum(sum(x, a))",
         "over all of many elements, which are computed from sums over a: then both share rows",
-        Reassociate Strength Rounding, |s, id| by_rows(s, id, false), |b| {
-        let x = input(b, &[70, 90]);
-        let sum = b.reduce(x, vec![1], ReduceKind::Sum, false)?;
-        let sum = b.op(Op::Broadcast { dims: known(&[70, 90]), axes: vec![0] }, &[sum])?;
-        let y = b.binary(BinaryOp::Sub, x, sum)?;
-        Ok(vec![b.reduce(y, vec![0, 1], ReduceKind::Sum, false)?])
-    }),
+        Reassociate Strength Rounding, |s, id| by_rows(s, id, false), |b| of_rows_and_all(b, ReduceKind::Sum)),
     rule!("extreme-by-rows", "max(x) = max(max(x, a))",
         "min and max over all of many elements, which are computed from reductions over a: then both share rows",
-        Strict Strength Bits, |s, id| by_rows(s, id, true), |b| {
-        let x = input(b, &[70, 90]);
-        let sum = b.reduce(x, vec![1], ReduceKind::Sum, false)?;
-        let sum = b.op(Op::Broadcast { dims: known(&[70, 90]), axes: vec![0] }, &[sum])?;
-        let y = b.binary(BinaryOp::Sub, x, sum)?;
-        Ok(vec![b.reduce(y, vec![0, 1], ReduceKind::Min, false)?])
-    }),
+        Strict Strength Bits, |s, id| by_rows(s, id, true), |b| of_rows_and_all(b, ReduceKind::Min)),
     rule!("max-of-broadcast", "max(broadcast(x), a) = broadcast(x)", "min and max over repeated axes that are not empty",
         Strict Algebra Bits, |s, id| reduce_of_broadcast(s, id, true), |b| {
         let x = input(b, &[5, 2]);
@@ -114,6 +104,15 @@ pub(super) static RULES: &[Rule] = &[
         Ok(vec![b.reduce(y, vec![2], ReduceKind::Sum, false)?])
     }),
 ];
+
+/// A reduction over all of what is computed from sums by rows.
+fn of_rows_and_all(b: &mut Builder<'_>, kind: ReduceKind) -> Result<Vec<Value>, TypeError> {
+    let x = input(b, &[70, 90]);
+    let sum = b.reduce(x, vec![1], ReduceKind::Sum, false)?;
+    let sum = b.op(Op::Broadcast { dims: known(&[70, 90]), axes: vec![0] }, &[sum])?;
+    let y = b.binary(BinaryOp::Sub, x, sum)?;
+    Ok(vec![b.reduce(y, vec![0, 1], kind, false)?])
+}
 
 /// Axes and kind of a reduce, and what it reduces.
 pub(super) fn reduce_of<'a>(s: &Scope<'a>, id: NodeId) -> Option<(&'a [usize], ReduceKind, Value)> {

@@ -178,29 +178,34 @@ impl Select<'_> {
             (_, BinaryOp::Min) => Some(&t::PMINSD),
             (_, _) => Some(&t::PMAXSD),
         };
-        let commutes = !tail && place.is_none();
-        if let (Some(factor), true) = (factor, commutes) {
-            let (tied, first) = (self.reg(v)?, self.reg(factor)?);
-            let def = self.fresh(Bank::Vector);
-            let inst =
-                Inst { first: Some(first), rm: Source::Mem(memory, false), ..Inst::new(Kind::Vector(&t::FMA213)) };
-            self.push(Inst { def: Some(def), tied: Some(tied), ..inst });
-            self.keep(memory, def);
-            return Ok(());
-        }
-        if let (Some(ins), true) = (single, commutes) {
-            let value = self.reg(v)?;
-            let new = self.vector(ins, Some(value), Source::Mem(memory, false), None);
-            self.keep(memory, new);
-            return Ok(());
+        // An accumulator without a register is the memory operand.
+        if !tail && place.is_none() {
+            let in_place = match (factor, single) {
+                (Some(factor), _) => {
+                    let (tied, first) = (self.reg(v)?, self.reg(factor)?);
+                    let def = self.fresh(Bank::Vector);
+                    let inst = Inst { rm: Source::Mem(memory, false), ..Inst::new(Kind::Vector(&t::FMA213)) };
+                    self.push(Inst { def: Some(def), tied: Some(tied), first: Some(first), ..inst });
+                    Some(def)
+                }
+                (None, Some(ins)) => {
+                    let value = self.reg(v)?;
+                    Some(self.vector(ins, Some(value), Source::Mem(memory, false), None))
+                }
+                (None, None) => None,
+            };
+            if let Some(new) = in_place {
+                self.keep(memory, new);
+                return Ok(());
+            }
         }
         let acc = match place {
             Some(acc) => acc,
             None => self.load(memory, false),
         };
-        let new = match single {
-            Some(_) if factor.is_some() => {
-                let (first, rm) = (self.reg(v)?, self.source(factor.unwrap_or(v))?);
+        let new = match (factor, single) {
+            (Some(factor), _) => {
+                let (first, rm) = (self.reg(v)?, self.source(factor)?);
                 let def = if tail { self.fresh(Bank::Vector) } else { acc };
                 let inst = Inst { first: Some(first), rm, ..Inst::new(Kind::Vector(&t::FMA231)) };
                 self.push(Inst { def: Some(def), tied: Some(acc), ..inst });
@@ -209,16 +214,16 @@ impl Select<'_> {
                 }
                 def
             }
-            Some(ins) => {
+            (None, Some(ins)) => {
                 let value = self.source(v)?;
-                if !tail && place.is_some() {
+                if !tail {
                     let inst = Inst { first: Some(acc), rm: value, ..Inst::new(Kind::Vector(ins)) };
                     self.push(Inst { def: Some(acc), ..inst });
                     return Ok(());
                 }
                 self.vector(ins, Some(acc), value, None)
             }
-            None => {
+            (None, None) => {
                 let value = self.reg(v)?;
                 self.extreme(how.op() == BinaryOp::Min, acc, value)
             }
