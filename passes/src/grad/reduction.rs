@@ -6,7 +6,7 @@ use frit_ir::{BinaryOp, Op, ReduceKind, ScatterKind, UnaryOp, Value};
 use super::movement::inverse;
 use super::site::{Fail, Ruled, Site, refuse};
 use super::window;
-use crate::fuse::SPLIT_ABOVE;
+use crate::fuse::{SMALL_REDUCE, SPLIT_ABOVE};
 
 /// A value of the reduced shape, repeated along the reduced axes.
 fn along(s: &mut Site<'_>, reduced: Value, dims: &[Dim], axes: &[usize]) -> Ruled<Value> {
@@ -37,13 +37,14 @@ pub(super) fn reduce(s: &mut Site<'_>, axes: &[usize], kind: ReduceKind) -> Rule
                 let tied = s.bin(BinaryOp::Eq, x, best)?;
                 let (one, zero) = (s.like(x, 1.0)?, s.zeros(x)?);
                 let ones = s.select(tied, one, zero)?;
-                let count = match row_axis(&dims, axes) {
+                let (count, rows) = match row_axis(&dims, axes) {
                     Some(row) => ties_by_row(s, x, ones, row, kind)?,
-                    None => s.b.reduce(ones, axes.to_vec(), ReduceKind::Sum, false)?,
+                    None => (s.b.reduce(ones, axes.to_vec(), ReduceKind::Sum, false)?, None),
                 };
                 let share = s.div(g, count)?;
                 let share = along(s, share, &dims, axes)?;
-                s.when(tied, share)?
+                let shared = s.when(tied, share)?;
+                rows.map_or(Ok(shared), |rows| s.when(rows, shared))?
             }
         }
         ReduceKind::ArgMin | ReduceKind::ArgMax => return Ok(()),
@@ -52,16 +53,21 @@ pub(super) fn reduce(s: &mut Site<'_>, axes: &[usize], kind: ReduceKind) -> Rule
     Ok(())
 }
 
-/// Where all of a large tensor is reduced: its outermost axis.
-fn row_axis(dims: &[Dim], axes: &[usize]) -> Option<usize> {
-    let many = Dim::product(dims).known().is_none_or(|n| n > SPLIT_ABOVE);
-    let row = dims.iter().position(|d| *d != Dim::ONE)?;
-    let inner = dims.get(row + 1..)?.iter().any(|d| *d != Dim::ONE);
-    (axes.len() == dims.len() && many && inner).then_some(row)
+/// Whether a tensor has many elements, with those of a group of neighbours taken for one.
+fn is_many(dims: &[Dim], group: i64) -> bool {
+    Dim::product(dims).known().is_none_or(|n| n / group > SPLIT_ABOVE)
 }
 
-/// How many elements are the extreme of all: only rows whose own extreme that is need a look at their elements.
-fn ties_by_row(s: &mut Site<'_>, x: Value, ones: Value, row: usize, kind: ReduceKind) -> Ruled<Value> {
+/// Where all of a large tensor is reduced: its outermost axis.
+fn row_axis(dims: &[Dim], axes: &[usize]) -> Option<usize> {
+    let row = dims.iter().position(|d| *d != Dim::ONE)?;
+    let inner = dims.get(row + 1..)?.iter().any(|d| *d != Dim::ONE);
+    (axes.len() == dims.len() && is_many(dims, 1) && inner).then_some(row)
+}
+
+/// How many elements are the extreme of all, and which may be: only rows whose own extreme that is need a look at their
+/// elements.
+fn ties_by_row(s: &mut Site<'_>, x: Value, ones: Value, row: usize, kind: ReduceKind) -> Ruled<(Value, Option<Value>)> {
     let dims = s.dims(x)?;
     let inner: Vec<usize> = (0..dims.len()).filter(|a| *a != row).collect();
     let best_of_row = s.b.reduce(x, inner.clone(), kind, false)?;
@@ -72,7 +78,12 @@ fn ties_by_row(s: &mut Site<'_>, x: Value, ones: Value, row: usize, kind: Reduce
     let count_of_row = s.b.reduce(ones, inner, ReduceKind::Sum, false)?;
     let none = s.zeros(count_of_row)?;
     let counted = s.b.select_likely(has_none, none, count_of_row)?;
-    Ok(s.b.reduce(counted, vec![0], ReduceKind::Sum, false)?)
+    let count = s.b.reduce(counted, vec![0], ReduceKind::Sum, false)?;
+    // Kernels that take all rows for one don't know where a row ends.
+    let short = dims.last().and_then(Dim::known).filter(|n| (2..=SMALL_REDUCE).contains(n)).unwrap_or(1);
+    let rows =
+        if is_many(&dims, short) { Some(s.op(Op::Broadcast { dims, axes: vec![row] }, &[has_one])?) } else { None };
+    Ok((count, rows))
 }
 
 /// For each element, the product of the others along the axes.

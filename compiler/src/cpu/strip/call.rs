@@ -13,15 +13,22 @@ use frit_ir::{Dim, Symbol};
 use super::clif::signature;
 use super::lanes::{Lanes, vector_type};
 use super::outline::{Outlined, outline};
+use super::unswitch::{Cases, cases};
 use crate::cpu::code::ScalarLoop;
 use crate::cpu::error::Refusal;
 use crate::cpu::function::{Function, Ready};
 use crate::cpu::index;
 use crate::cpu::scalar;
-use crate::kernel::{Acc, Stmt};
+use crate::kernel::{Acc, Reg, Stmt};
 
 /// Bytes of a parameter or an accumulator.
 const BLOCK: usize = 64;
+
+/// The leaves of a loop, one for each case of conditions that are known before it runs ([`Cases`]).
+struct Choice {
+    conditions: Vec<Reg>,
+    leaves: Vec<usize>,
+}
 
 impl<'b> Function<'_, 'b> {
     /// Writes a loop as a call of its strip, when the schedule wants that and it is possible; returns the results of
@@ -35,14 +42,16 @@ impl<'b> Function<'_, 'b> {
     ) -> Result<Option<Vec<Value>>, Refusal> {
         let Some(lanes) = self.schedule.lanes(var) else { return Ok(None) };
         let outlined = outline(self.kernel, var, extent, body, accs, &|reg| self.constant(reg));
-        let leaf = outlined.and_then(|o| match self.leaves.of(o.strip.clone(), lanes) {
-            Ok(leaf) => Ok((o, leaf)),
-            Err(unsupported) => Err(unsupported.to_string()),
+        let choice = outlined.and_then(|o| {
+            let Cases { conditions, strips } = cases(o.strip.clone());
+            let conditions = conditions.iter().filter_map(|p| o.params.get(*p as usize).copied()).collect();
+            let leaves = strips.into_iter().map(|strip| self.leaves.of(strip, lanes)).collect::<Result<_, _>>();
+            Ok((o, Choice { conditions, leaves: leaves.map_err(|unsupported| unsupported.to_string())? }))
         });
-        match leaf {
-            Ok((outlined, leaf)) => {
+        match choice {
+            Ok((outlined, choice)) => {
                 self.report.vectorised.push((var.to_string(), lanes));
-                self.call_strip(&outlined, leaf, extent, accs).map(Some)
+                self.call_strip(&outlined, &choice, extent, accs).map(Some)
             }
             Err(reason) => {
                 self.report.scalar.push(ScalarLoop { var: var.to_string(), reason });
@@ -58,14 +67,14 @@ impl<'b> Function<'_, 'b> {
     fn call_strip(
         &mut self,
         outlined: &Outlined<'_>,
-        leaf: usize,
+        choice: &Choice,
         extent: &Dim,
         accs: &[Acc],
     ) -> Result<Vec<Value>, Refusal> {
         let extent = index::emit(self, extent)?;
         let n = extent.whole(self.f);
         let memory = self.frame_slot(BLOCK * accs.len().max(1));
-        let run = |this: &mut Self| this.set_up_and_call(outlined, leaf, n, memory);
+        let run = |this: &mut Self| this.set_up_and_call(outlined, choice, n, memory);
         match (extent.value, extent.offset) {
             (None, 1..) => self.scoped(run)?,
             (None, _) => self.store_neutral(accs, memory)?,
@@ -142,7 +151,7 @@ impl<'b> Function<'_, 'b> {
     fn set_up_and_call(
         &mut self,
         outlined: &Outlined<'_>,
-        leaf: usize,
+        choice: &Choice,
         n: Value,
         accumulators: StackSlot,
     ) -> Result<(), Refusal> {
@@ -162,19 +171,31 @@ impl<'b> Function<'_, 'b> {
             let same = self.is_reg_ahead(*reg);
             self.lay_out(same, Ready::Param(*reg, params, (BLOCK * k) as i32))?;
         }
+        let streams = self.f.ins().stack_addr(I64, streams, 0);
+        let params = self.f.ins().stack_addr(I64, params, 0);
+        let accumulators = self.f.ins().stack_addr(I64, accumulators, 0);
+        let functions = self.function_table()?;
+        self.call_chosen(&choice.conditions, &choice.leaves, &[streams, params, accumulators, n, functions])
+    }
+
+    /// Calls the leaf of the case that the conditions say.
+    fn call_chosen(&mut self, conditions: &[Reg], leaves: &[usize], arguments: &[Value]) -> Result<(), Refusal> {
+        if let Some((last, others)) = conditions.split_last() {
+            let (without, with) = leaves.split_at(leaves.len() / 2);
+            let holds = self.reg(*last)?;
+            let choose = |leaves| move |this: &mut Self| this.call_chosen(others, leaves, arguments);
+            return self.branch(holds, choose(with), choose(without));
+        }
+        let leaf = leaves.first().ok_or_else(|| Refusal::Internal("a loop without a leaf".to_owned()))?;
         let signature = self.f.import_signature(signature(self.convention));
-        let name = self.f.func.declare_imported_user_function(UserExternalName { namespace: 0, index: leaf as u32 });
+        let name = self.f.func.declare_imported_user_function(UserExternalName { namespace: 0, index: *leaf as u32 });
         let function = self.f.import_function(ExtFuncData {
             name: ExternalName::user(name),
             signature,
             colocated: true,
             patchable: false,
         });
-        let streams = self.f.ins().stack_addr(I64, streams, 0);
-        let params = self.f.ins().stack_addr(I64, params, 0);
-        let accumulators = self.f.ins().stack_addr(I64, accumulators, 0);
-        let functions = self.function_table()?;
-        self.f.ins().call(function, &[streams, params, accumulators, n, functions]);
+        self.f.ins().call(function, arguments);
         Ok(())
     }
 }

@@ -28,6 +28,7 @@ mod outline;
 mod schedule;
 #[cfg(test)]
 mod tests;
+mod unswitch;
 pub(super) mod x64;
 
 use frit_ir::{BinaryOp, DType, UnaryOp};

@@ -65,7 +65,7 @@ fn with_products(strip: &Strip) -> Cow<'_, Strip> {
     Cow::Owned(all)
 }
 
-fn renamed(op: Op, moved: &dyn Fn(Val) -> Val) -> Op {
+pub(super) fn renamed(op: Op, moved: &dyn Fn(Val) -> Val) -> Op {
     match op {
         Op::Const(_) | Op::Param(_) | Op::Load(_) => op,
         Op::Store(s, v) => Op::Store(s, moved(v)),

@@ -9,6 +9,7 @@ use super::clif::ClifBackend;
 use super::eval::{StreamMemory, evaluate, is_defined};
 use super::lanes::lane_bits;
 use super::schedule::{by_result, most_alive, scheduled};
+use super::unswitch::{assuming, cases};
 use super::{
     Leaf, Op, Stream, StreamArg, Strip, StripAcc, StripBackend, StripSchedule, TypedOp, Unsupported, Val, x64,
 };
@@ -253,6 +254,45 @@ fn random_strips_agree_with_the_evaluator() {
     }
 }
 
+/// What is left of a strip where a parameter is known computes the same, and the conditions worth knowing are found.
+#[test]
+fn cases_compute_what_the_strip_does() {
+    let mut shorter = 0;
+    for seed in 0..300u64 {
+        let rng = &mut Rng((seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let strip = random_strip(rng);
+        let memory = |rng: &mut Rng, s: &Stream| StreamMemory {
+            bytes: (0..20).flat_map(|_| rng.scalar(s.dtype).bits.to_le_bytes()[..s.dtype.size()].to_vec()).collect(),
+            step: s.dtype.size(),
+        };
+        let memories: Vec<StreamMemory> = strip.streams.iter().map(|s| memory(rng, s)).collect();
+        let mut params: Vec<Scalar> = strip.params.iter().map(|t| rng.scalar(*t)).collect();
+        for p in (0..params.len()).filter(|p| strip.params[*p] == DType::Bool) {
+            for holds in [false, true] {
+                params[p] = Scalar::bool(holds);
+                let case = assuming(&strip, p as u32, holds);
+                shorter += usize::from(case.ops.len() < strip.ops.len());
+                let results = [&strip, &case].map(|strip| {
+                    let copy = |m: &StreamMemory| StreamMemory { bytes: m.bytes.clone(), step: m.step };
+                    let mut streams: Vec<StreamMemory> = memories.iter().map(copy).collect();
+                    let neutral = |a: &StripAcc| a.combine.neutral(strip.ops[a.value as usize].dtype).unwrap();
+                    let mut accs: Vec<[Scalar; 16]> = strip.accs.iter().map(|a| [neutral(a); 16]).collect();
+                    evaluate(strip, &mut streams, &params, &mut accs, 20).unwrap();
+                    (streams, accs)
+                });
+                let [(streams, accs), (case_streams, case_accs)] = results;
+                for ((a, b), s) in streams.iter().zip(&case_streams).zip(&strip.streams) {
+                    let elements = a.bytes.chunks(a.step).zip(b.bytes.chunks(b.step));
+                    assert!(elements.into_iter().all(|(a, b)| same(s.dtype, a, b)), "seed {seed}: {strip:#?}");
+                }
+                let lanes = accs.iter().flatten().zip(case_accs.iter().flatten());
+                assert!(lanes.into_iter().all(|(a, b)| a.same(*b)), "seed {seed}: {strip:#?}");
+            }
+        }
+    }
+    assert!(shorter > 100, "{shorter}");
+}
+
 /// Extremes of squares that are NaN where one of them is, of clamped values, under a guard or not: what the wide back
 /// end has shorter code for.
 fn extremes_strip(rng: &mut Rng) -> Strip {
@@ -419,4 +459,37 @@ fn other_lane_counts_are_refused() {
     let mut backend = ClifBackend::new(&CodeOptions::host().unwrap());
     let refused = backend.compile(&Strip::default(), StripSchedule { lanes: 5, text: false });
     assert!(matches!(refused, Err(Unsupported(why)) if why.contains("5 lanes")));
+}
+
+/// Only conditions that save much are worth a strip of their own, and no more than two of them.
+#[test]
+fn conditions_are_known_where_that_saves_much() {
+    let asks = |lengths: &[usize]| {
+        let mut strip = Strip::default();
+        let push = |strip: &mut Strip, op: Op, dtype: DType| -> Val {
+            strip.ops.push(TypedOp { op, dtype });
+            strip.ops.len() as Val - 1
+        };
+        strip.streams.push(Stream { dtype: DType::F32, gap: Some(4), loaded: true, stored: true });
+        let x = push(&mut strip, Op::Load(0), DType::F32);
+        let mut value = x;
+        for (p, length) in lengths.iter().enumerate() {
+            strip.params.push(DType::Bool);
+            let asked = push(&mut strip, Op::Param(p as u32), DType::Bool);
+            let mut other = x;
+            for _ in 0..*length {
+                other = push(&mut strip, Op::Binary(BinaryOp::Mul, other, value), DType::F32);
+            }
+            value = push(&mut strip, Op::Select(asked, other, value), DType::F32);
+        }
+        push(&mut strip, Op::Store(0, value), DType::F32);
+        cases(strip)
+    };
+    let few = asks(&[3]);
+    assert_eq!((few.conditions.len(), few.strips.len()), (0, 1));
+    let three = asks(&[10, 3, 30, 20]);
+    assert_eq!(three.conditions, [2, 3]);
+    let lengths: Vec<usize> = three.strips.iter().map(|s| s.ops.len()).collect();
+    // Load, store, two parameters with chain and choice; then the chains of what holds.
+    assert_eq!(lengths, [2 + 12 + 5, 2 + 12 + 5 + 30, 2 + 12 + 5 + 20, 2 + 12 + 5 + 50]);
 }

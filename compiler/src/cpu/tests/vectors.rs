@@ -260,6 +260,47 @@ fn row_reductions_do_not_depend_on_lanes() {
     }
 }
 
+/// A loop that asks flags of its row is written out for what they say.
+#[test]
+fn rows_choose_their_leaf() {
+    let mut b = KernelBuilder::new("rows", false);
+    let (rows, n) = (b.dim(&Dim::symbol("R")), b.dim(&Dim::symbol("N")));
+    let x = b.buffer("x", DType::F32, &rows * &n, Role::Input);
+    let flags: Vec<_> = ["p", "q"].map(|name| b.buffer(name, DType::Bool, rows.clone(), Role::Input)).to_vec();
+    let sums = b.buffer("sums", DType::F32, rows.clone(), Role::Output);
+    let y = b.buffer("y", DType::F32, &rows * &n, Role::Output);
+    b.phase(rows.clone(), |b, row| {
+        let results = b.reduce(n.clone(), |b, k| {
+            let v = b.load(x, &(&row * &n) + &k);
+            let mut value = v;
+            for (&flag, op) in flags.iter().zip([BinaryOp::Mul, BinaryOp::Add]) {
+                let mut long = v;
+                (0..5).for_each(|_| long = b.binary(op, long, v));
+                let (flag, half) = (b.load(flag, row.clone()), b.constant(Scalar::f32(0.5)));
+                let tied = b.binary(BinaryOp::Lt, v, half);
+                let chosen = b.select(tied, long, value);
+                value = b.select(flag, chosen, value);
+                value = b.binary(BinaryOp::Sub, value, half);
+            }
+            b.push(Stmt::Store { buffer: y, index: &(&row * &n) + &k, value });
+            vec![(value, Combine::Sum)]
+        });
+        b.push(Stmt::Store { buffer: sums, index: row.clone(), value: results[0] });
+    });
+    let kernel = b.finish();
+    let plain = Compiled::new(&kernel, &Schedule::default(), Effort::Auto);
+    for lanes in [4, 8, 16] {
+        let wide = Compiled::new(&kernel, &vectors(&["i1"], lanes), Effort::Auto);
+        for n in [0, 1, 16, 21, 70] {
+            let (p, q) = (vec![0, 1, 0, 255], vec![0, 0, 1, 1]);
+            let arguments = [f32s(&sample(4 * n)), p, q, vec![0; 16], vec![0; 16 * n]];
+            let (expected, vector) = (plain.run(&arguments, &[4, n as i64]), wide.run(&arguments, &[4, n as i64]));
+            assert_eq!(vector.report.vectorised.len(), 1, "{:?}", vector.report.scalar);
+            assert_eq!(vector.buffers, expected.buffers, "{n} elements, {lanes} lanes");
+        }
+    }
+}
+
 /// A stream read and written in place, and a store before a load of the same element.
 #[test]
 fn updates_in_place_keep_their_order() {
