@@ -4,26 +4,29 @@
 //! [`frit_ir::model::train`]. Parameters, moments and buffers live in [`StateBuffer`]s, which a step updates where they
 //! lie; an evaluation reads them there. `prepare` makes imported networks ready.
 
+mod plans;
 mod prepare;
 
 use std::collections::HashSet;
 
 use frit_compiler::driver::{pipeline, run_passes};
 use frit_ir::model::train::{self as graph, Recipe, SCALARS, train_module};
-use frit_ir::{DType, Function, Module, Op, Param};
+use frit_ir::{DType, Dim, Function, Module, Op, Param};
 use frit_passes::manager::{Level, Math};
 use indexmap::IndexMap;
 
 use super::anomaly::Search;
 use super::config::{LossKind, MathKind};
-use super::fit::{Fit, step_memory};
+use super::fit::Fit;
 use super::memory::{MemoryPlan, Room, Size, StepMemory};
 use super::stepper::Take;
 use super::{Config, ConfigError, EvalResult, Hyper, State, StepError, StepResult, Stepper, TrainError};
 use crate::compile::CompileOptions;
 use crate::data::dataset::{Batch, TargetSlice};
 use crate::load::LoadError;
-use crate::session::{Context, InputRef, Model, RunError, StateBuffer, TensorView};
+use crate::session::{Context, InputRef, RunError, StateBuffer, TensorView};
+pub(super) use plans::Extents;
+use plans::{Part, Plans, Wanted};
 pub use prepare::Parameters;
 
 /// Why a network can't be trained.
@@ -111,8 +114,9 @@ impl From<LoadError> for StepperError {
 
 /// A network that trains by compiled functions.
 pub struct CompiledStepper {
-    step: Context,
-    evaluate: Context,
+    plans: Plans,
+    /// How further plans are compiled.
+    options: CompileOptions,
     states: Vec<StateBuffer>,
     config: Config,
     /// Extents of a batch's inputs but the first, as the network has them.
@@ -178,10 +182,12 @@ impl CompiledStepper {
         sample: &[usize],
         compile: &CompileOptions,
     ) -> Result<CompiledStepper, StepperError> {
-        CompiledStepper::within(module, config, sample, compile, &Room::default())
+        let room = Room { batch: config.batch as usize, ..Room::default() };
+        CompiledStepper::within(module, config, sample, compile, &room)
     }
 
-    /// The same for a run that may take only so much memory: more of the forward is computed again until it fits.
+    /// The same for a run that has batches of these sizes and may take only so much memory: more of the forward is
+    /// computed again until it fits.
     ///
     /// # Errors
     /// As [`CompiledStepper::new`]; a run that can't be made to fit.
@@ -218,26 +224,30 @@ impl CompiledStepper {
         made.params = params;
         let mut values: IndexMap<String, Param> = values;
         let search = Search::new(made.clone(), options.clone());
+        let train_step = made.functions.get("train_step");
+        let (extents, sample) = sample_of(train_step.ok_or_else(|| no_function("train_step"))?, sample)?;
+        let fixed_batch = extents[0].known().and_then(|n| usize::try_from(n).ok());
+        let wanted = Wanted::of(&made.functions["train_step"], &extents, &sample, room);
         let spare = room.limit.map(|_| made.clone());
-        let mut model = Model::compile(made, &options)?.model;
-        let (fixed_batch, sample) = sample_of(&model.function("train_step").map_err(LoadError::Model)?, sample)?;
+        let mut models = plans::compile(made, &wanted.plans(), &options)?;
         if let (Some(limit), Some(made)) = (room.limit, spare) {
             let held = values.values().map(|param| param.value.bytes().len() as u64).sum();
             let fit = Fit { options: &options, sample: &sample, room, limit, kept: config.detect_anomaly, held };
-            if let Some(thrifty) = fit.thrifty(&made, &model)? {
-                drop(model);
-                model = Model::compile(made, &thrifty)?.model;
+            if let Some(thrifty) = fit.thrifty(&made, &wanted.plans(), &models)? {
+                models.clear();
+                options = thrifty;
+                models = plans::compile(made, &wanted.plans(), &options)?;
             }
         }
-        let (step, evaluate) = (model.function("train_step"), model.function("evaluate"));
-        let step = step.map_err(LoadError::Model)?;
-        let evaluate = evaluate.map_err(LoadError::Model)?;
+        let plans = Plans::new(&models, &wanted)?;
+        let model = |part, name| plans.model(part).ok_or_else(|| no_function(name));
+        let (step, evaluate) = (model(Part::Step, "train_step")?, model(Part::Evaluate, "evaluate")?);
         let mut states = Vec::with_capacity(step.states().len());
         for (index, state) in step.states().iter().enumerate() {
             let port = &step.inputs()[state.input as usize];
             states.push(match values.swap_remove(&port.name) {
-                Some(param) => StateBuffer::new(&step, index, TensorView::from(&param.value))?,
-                None => StateBuffer::zeros(&step, index)?,
+                Some(param) => StateBuffer::new(step, index, TensorView::from(&param.value))?,
+                None => StateBuffer::zeros(step, index)?,
             });
         }
         // After the data and the target.
@@ -255,8 +265,8 @@ impl CompiledStepper {
             _ => None,
         };
         Ok(CompiledStepper {
-            step: step.context(),
-            evaluate: evaluate.context(),
+            plans,
+            options,
             states,
             config: config.clone(),
             sample,
@@ -296,28 +306,29 @@ fn input_names(f: &Function) -> Vec<String> {
     f.input_values().map(name).collect()
 }
 
-/// Extents of the network's input: the first where it is fixed, and the rest, which must hold as many elements as a
-/// sample.
-fn sample_of(step: &Model, found: &[usize]) -> Result<(Option<usize>, Vec<usize>), StepperError> {
-    let donated: Vec<usize> = step.states().iter().map(|state| state.input as usize).collect();
-    let data =
-        step.inputs().iter().enumerate().filter(|(i, port)| {
-            !donated.contains(i) && port.name != "target" && !SCALARS.contains(&port.name.as_str())
-        });
-    let data: Vec<_> = data.map(|(_, port)| port).collect();
-    let [port] = data[..] else {
-        let names: Vec<String> = data.iter().map(|port| format!("`{}`", port.name)).collect();
+fn no_function(name: &str) -> StepperError {
+    StepperError::Run(RunError::Internal(format!("the step's module has no function `{name}`")))
+}
+
+/// Extents of the network's input, at least one, and of a sample of it: those that the network has, which must hold as
+/// many elements as a sample of the data.
+fn sample_of(step: &Function, found: &[usize]) -> Result<(Vec<Dim>, Vec<usize>), StepperError> {
+    let data = step.inputs().iter().enumerate().filter_map(|(i, id)| match &step.node(*id).op {
+        Op::Input { name, ty } if !step.donations.iter().any(|d| d.input == i) => Some((name, ty)),
+        _ => None,
+    });
+    let data: Vec<_> = data.filter(|(name, _)| *name != "target" && !SCALARS.contains(&name.as_str())).collect();
+    let [(name, ty)] = data[..] else {
+        let names: Vec<String> = data.iter().map(|(name, _)| format!("`{name}`")).collect();
         return Err(StepperError::Inputs { names: names.join(", ") });
     };
-    let wrong =
-        || StepperError::Sample { name: port.name.clone(), expected: port.ty.to_string(), found: found.to_vec() };
-    let ty = port.ty.tensor().filter(|ty| ty.dtype == DType::F32 && ty.rank() > 0).ok_or_else(wrong)?;
+    let wrong = || StepperError::Sample { name: name.clone(), expected: ty.to_string(), found: found.to_vec() };
+    let ty = ty.tensor().filter(|ty| ty.dtype == DType::F32 && ty.rank() > 0).ok_or_else(wrong)?;
     // Extents that the network leaves open are those of the sample.
     let own: Option<Vec<usize>> = ty.dims[1..].iter().map(|d| usize::try_from(d.known()?).ok()).collect();
-    let batch = ty.dims[0].known().and_then(|n| usize::try_from(n).ok());
     match own {
-        Some(own) if own.iter().product::<usize>() == found.iter().product::<usize>() => Ok((batch, own)),
-        None if ty.rank() == found.len() + 1 => Ok((batch, found.to_vec())),
+        Some(own) if own.iter().product::<usize>() == found.iter().product::<usize>() => Ok((ty.dims.clone(), own)),
+        None if ty.rank() == found.len() + 1 => Ok((ty.dims.clone(), found.to_vec())),
         _ => Err(wrong()),
     }
 }
@@ -363,12 +374,13 @@ impl Stepper for CompiledStepper {
         let mut inputs: Vec<InputRef<'_>> =
             vec![view(DType::F32, &extents, batch.inputs).into(), targets(batch, &mut target).into()];
         inputs.extend(numbers.chunks(1).map(|n| InputRef::from(view(DType::F32, &[], n))));
-        self.step.take_over(&mut self.evaluate);
-        self.step.step(&inputs, &mut self.states)?;
+        let more = || self.search.compile(&self.options);
+        let step = self.plans.ready(batch.len, Part::Step, more)?;
+        step.step(&inputs, &mut self.states)?;
         Ok(StepResult {
-            loss: scalar(&self.step, 0)?,
-            correct: count(&self.step, self.outputs.correct)?,
-            grad_norm: scalar(&self.step, self.outputs.norm)?,
+            loss: scalar(step, 0)?,
+            correct: count(step, self.outputs.correct)?,
+            grad_norm: scalar(step, self.outputs.norm)?,
         })
     }
 
@@ -380,11 +392,12 @@ impl Stepper for CompiledStepper {
             let view = self.states.get(at).and_then(StateBuffer::view);
             inputs.push(view.ok_or_else(|| RunError::Internal("state that grows".to_owned()))?.into());
         }
-        self.evaluate.take_over(&mut self.step);
-        self.evaluate.run(&inputs)?;
+        let more = || self.search.compile(&self.options);
+        let evaluate = self.plans.ready(batch.len, Part::Evaluate, more)?;
+        evaluate.run(&inputs)?;
         // After the loss, where there is one.
         let correct = self.outputs.correct.map(|_| 1);
-        Ok(EvalResult { loss: scalar(&self.evaluate, 0)?, correct: count(&self.evaluate, correct)? })
+        Ok(EvalResult { loss: scalar(evaluate, 0)?, correct: count(evaluate, correct)? })
     }
 
     fn state(&self) -> Result<State, StepError> {
@@ -418,9 +431,8 @@ impl Stepper for CompiledStepper {
         self.parameters.clone()
     }
 
-    fn memory(&self, batch: usize) -> Result<StepMemory, StepError> {
-        let plan = self.step.model().plan();
-        Ok(step_memory(plan, &self.sample, batch, self.before.is_some())?)
+    fn memory(&self, batches: &[usize]) -> Result<StepMemory, StepError> {
+        self.plans.memory(batches, &self.sample, self.before.is_some())
     }
 
     fn rewind(&mut self) -> Result<bool, StepError> {

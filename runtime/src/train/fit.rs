@@ -6,12 +6,13 @@
 //! fits; what costs least time comes first.
 
 use frit_compiler::driver;
-use frit_compiler::plan::{Plan, Port, ProgramId};
+use frit_compiler::plan::{Plan, Port};
 use frit_ir::Module;
 use frit_ir::model::train::SCALARS;
 use frit_passes::manager::Level;
 
 use super::StepperError;
+use super::compiled::Extents;
 use super::memory::{MemoryPlan, Room, StepMemory};
 use crate::compile::CompileOptions;
 use crate::load::LoadError;
@@ -39,15 +40,21 @@ pub(super) struct Fit<'f> {
 }
 
 impl Fit<'_> {
-    /// Options with which the run fits; `None`: it does as it is.
-    pub(super) fn thrifty(&self, made: &Module, model: &Model) -> Result<Option<CompileOptions>, StepperError> {
+    /// Options with which the run fits; `None`: it does as it is. `plans`: the extents and batches of each of `models`.
+    pub(super) fn thrifty(
+        &self,
+        made: &Module,
+        plans: &[(Extents, Vec<usize>)],
+        models: &[Model],
+    ) -> Result<Option<CompileOptions>, StepperError> {
         // Kernels that have no code yet take scratch memory like those that have.
-        let planned = |plan: &Plan, scratch: u64| -> Result<MemoryPlan, StepperError> {
-            let mut step = step_memory(plan, self.sample, self.room.batch, self.kept)?;
+        let planned = |found: &[&Plan], scratch: u64| -> Result<MemoryPlan, StepperError> {
+            let of: Vec<_> = found.iter().zip(plans).map(|(plan, (_, sizes))| (*plan, sizes.clone())).collect();
+            let mut step = step_memory(&of, self.sample, self.kept)?;
             step.scratch = step.scratch.max(scratch);
             Ok(self.room.plan(step, step.state.saturating_sub(self.held)))
         };
-        let first = planned(model.plan(), 0)?;
+        let first = planned(&models.iter().map(Model::plan).collect::<Vec<_>>(), 0)?;
         let mut best = first;
         if first.peak <= self.limit {
             return Ok(None);
@@ -56,8 +63,12 @@ impl Fit<'_> {
         let hopeless = first.until_now > self.limit;
         for (parts, store) in LADDER.into_iter().filter(|_| !hopeless) {
             let Some(options) = self.thriftier(parts, store) else { break };
-            let plan = driver::plan(made.clone(), &options).map_err(LoadError::Compile)?;
-            let found = planned(&plan, first.step.scratch)?;
+            let plan = |(extents, _): &(Extents, _)| {
+                let options = CompileOptions { dims: extents.clone(), ..options.clone() };
+                driver::plan(made.clone(), &options).map_err(LoadError::Compile)
+            };
+            let thriftier = plans.iter().map(plan).collect::<Result<Vec<_>, _>>()?;
+            let found = planned(&thriftier.iter().collect::<Vec<_>>(), first.step.scratch)?;
             if found.peak <= self.limit {
                 return Ok(Some(options));
             }
@@ -86,18 +97,21 @@ impl Fit<'_> {
     }
 }
 
-/// What steps and evaluations on `batch` records take.
-pub(super) fn step_memory(plan: &Plan, sample: &[usize], batch: usize, kept: bool) -> Result<StepMemory, RunError> {
-    let entry = |name: &str| plan.entries.iter().find(|(entry, _)| entry == name).map(|(_, id)| *id);
+/// What steps and evaluations take: of each plan on batches of these sizes, in turn and in the same memory.
+pub(super) fn step_memory(plans: &[(&Plan, Vec<usize>)], sample: &[usize], kept: bool) -> Result<StepMemory, RunError> {
+    let entry = |plan: &Plan, name: &str| plan.entries.iter().find(|(entry, _)| entry == name).map(|(_, id)| *id);
     let threads = Pool::global().threads();
-    let of = |id: Option<ProgramId>| match id {
-        Some(id) => footprint_of(plan, id, &shapes(&plan.programs[id.index()].inputs, sample, batch), threads),
-        None => Ok(Footprint::default()),
-    };
-    let step = entry("train_step");
-    let taken = of(step)?.or(of(entry("evaluate"))?);
-    let program = step.map(|id| &plan.programs[id.index()]);
-    let states = program.into_iter().flat_map(|p| p.states.iter().map(|s| &p.inputs[s.input as usize]));
+    let mut taken = Footprint::default();
+    for (plan, sizes) in plans {
+        for id in ["train_step", "evaluate"].into_iter().filter_map(|name| entry(plan, name)) {
+            for size in sizes {
+                let shapes = shapes(&plan.programs[id.index()].inputs, sample, *size);
+                taken = taken.or(footprint_of(plan, id, &shapes, threads)?);
+            }
+        }
+    }
+    let step = plans.first().and_then(|(plan, _)| Some(&plan.programs[entry(plan, "train_step")?.index()]));
+    let states = step.into_iter().flat_map(|p| p.states.iter().map(|s| &p.inputs[s.input as usize]));
     let state = states.map(bytes_of).fold(0u64, u64::saturating_add);
     let wide = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
     Ok(StepMemory { state, kept: if kept { state } else { 0 }, arena: wide(taken.arena), scratch: wide(taken.scratch) })

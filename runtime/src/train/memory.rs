@@ -120,21 +120,23 @@ impl MemoryPlan {
 }
 
 /// What a run may take.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Room {
     /// Bytes by which the process's peak may grow; `None`: any number.
     pub limit: Option<u64>,
     /// The process before the model was loaded.
     pub before: Option<Process>,
-    /// Records of the largest batch.
+    /// Records of a full batch.
     pub batch: usize,
+    /// Records of batches that are not full, each size once.
+    pub others: Vec<usize>,
     /// What the run takes besides its steps.
     pub run: RunMemory,
 }
 
 impl Default for Room {
     fn default() -> Room {
-        Room { limit: None, before: None, batch: 1, run: RunMemory::default() }
+        Room { limit: None, before: None, batch: 1, others: Vec::new(), run: RunMemory::default() }
     }
 }
 
@@ -142,20 +144,42 @@ impl Room {
     /// Of a run with these settings and data; `before`: the process before the model was loaded.
     pub fn of(config: &Config, data: &TrainingData, before: Option<Process>) -> Room {
         let wide = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
-        let batch = (config.batch as usize).min(data.train.len().max(data.validation.len()));
+        let batch = config.batch as usize;
+        let sizes = sizes(batch, [data.train.len(), data.validation.len()]);
         let all = data.train.bytes().saturating_add(data.validation.bytes());
         let gathers = config.shuffle || data.train.is_packed() || data.validation.is_packed();
         // Two buffers change hands.
         let most = data.train.len().max(data.validation.len()).min(batch.saturating_mul(2));
         let gathered = if gathers { data.train.batch_bytes(most) } else { 0 };
         let run = RunMemory { data: wide(all), batches: wide(gathered) };
-        Room { limit: config.memory_limit, before, batch, run }
+        let mut others = sizes.into_iter();
+        let full = others.next().unwrap_or(batch);
+        Room { limit: config.memory_limit, before, batch: full, others: others.collect(), run }
+    }
+
+    /// Sizes of all batches.
+    pub fn sizes(&self) -> Vec<usize> {
+        std::iter::once(self.batch).chain(self.others.iter().copied()).collect()
     }
 
     /// The plan of a run with these steps, `unmade` bytes of whose state are yet to be made.
     pub fn plan(&self, step: StepMemory, unmade: u64) -> MemoryPlan {
         MemoryPlan::new(step, self.run, self.before, unmade)
     }
+}
+
+/// Sizes of the batches that sets of so many records come in, each once, the first set's full one first.
+fn sizes(batch: usize, records: [usize; 2]) -> Vec<usize> {
+    let mut found = Vec::new();
+    for n in records {
+        let last = n.checked_rem(batch).unwrap_or(0);
+        for size in [if n >= batch { batch } else { 0 }, last] {
+            if size > 0 && !found.contains(&size) {
+                found.push(size);
+            }
+        }
+    }
+    found
 }
 
 /// Bytes as people read them.
@@ -186,6 +210,14 @@ mod tests {
         assert_eq!(Process::from_status(text), Some(Process { resident: 1 << 20, peak: 2 << 20 }));
         assert_eq!(Process::from_status("VmHWM:\t2048 kB\n"), None);
         assert_eq!(Process::from_status("VmHWM:\tmuch kB\nVmRSS:\t1 kB\n"), None);
+    }
+
+    #[test]
+    fn batches_have_few_sizes() {
+        assert_eq!(sizes(64, [60_000, 10_000]), [64, 32, 16]);
+        assert_eq!(sizes(64, [128, 64]), [64]);
+        assert_eq!(sizes(64, [50, 70]), [50, 64, 6]);
+        assert_eq!(sizes(64, [0, 0]), [0; 0]);
     }
 
     #[test]

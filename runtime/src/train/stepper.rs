@@ -105,12 +105,12 @@ pub trait Stepper {
         Parameters::default()
     }
 
-    /// What steps and evaluations on `batch` records take, said before they run.
+    /// What steps and evaluations on batches of these sizes take, said before they run.
     ///
     /// # Errors
     /// Extents that can't be computed.
-    fn memory(&self, batch: usize) -> Result<StepMemory, StepError> {
-        let _ = batch;
+    fn memory(&self, batches: &[usize]) -> Result<StepMemory, StepError> {
+        let _ = batches;
         Ok(StepMemory::default())
     }
 

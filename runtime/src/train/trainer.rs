@@ -175,7 +175,7 @@ impl<'a> Trainer<'a> {
             folder.keep_steps(self.position.step)?;
         }
         let room = Room::of(&self.config, self.data, self.process);
-        let step = self.stepper.memory(room.batch);
+        let step = self.stepper.memory(&room.sizes());
         let step = step.map_err(|source| TrainError::Step { epoch: self.position.epoch + 1, batch: 1, source })?;
         self.memory = room.plan(step, 0);
         self.observer.memory(&self.memory);

@@ -108,7 +108,7 @@ pub(super) fn run(args: &BenchArgs) -> Done {
     let mut console = Console::new(&args.json)?;
     engine::set_threads(args.flags.threads);
     engine::check_flags(&args.flags, &console)?;
-    let config = config(args)?;
+    let mut config = config(args)?;
     let in_model = |error: CliError| error.in_file(&args.model);
 
     let start = Instant::now();
@@ -132,6 +132,7 @@ pub(super) fn run(args: &BenchArgs) -> Done {
         in_model(CliError::failed(message, "choose fewer with --batch"))
     })?;
 
+    config.batch = u32::try_from(len).unwrap_or(u32::MAX);
     let start = Instant::now();
     let options = engine::options(&args.flags);
     let stepper = CompiledStepper::new(module, &config, &sample, &options).map_err(|e| in_model(e.into()))?;
@@ -162,7 +163,7 @@ pub(super) fn run(args: &BenchArgs) -> Done {
         "step   {len} samples {:?} of {shown} numbers, {classes} classes, made from seed {}",
         step.sample, config.seed
     ))?;
-    let plan = room.plan(step.stepper.memory(len).map_err(failed)?, 0);
+    let plan = room.plan(step.stepper.memory(&room.sizes()).map_err(failed)?, 0);
     console.line(memory(&plan))?;
     if args.serve {
         return serve(&mut || step.run(), &console).map_err(in_model);
