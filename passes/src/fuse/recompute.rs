@@ -75,6 +75,8 @@ struct Levels {
     ops: Vec<Vec<NodeId>>,
     /// How many times as dear storing is than it takes time: more where memory is short.
     dear: f64,
+    /// What ops that were computed again are copies of.
+    copies: HashMap<NodeId, NodeId>,
 }
 
 /// What a level computes again and what it reads.
@@ -114,7 +116,7 @@ impl Levels {
                 ops[*at].push(id);
             }
         }
-        Some(Levels { level, last, given, stored: HashSet::new(), ops, dear: 1.0 })
+        Some(Levels { level, last, given, stored: HashSet::new(), ops, dear: 1.0, copies: HashMap::new() })
     }
 
     fn at(&self, id: NodeId) -> usize {
@@ -191,11 +193,14 @@ impl Levels {
                 network.edge(into, out, scaled(load_cost(f, value)));
                 continue;
             }
-            network.edge(network.source, into, scaled(recompute_cost(f, value)));
+            // What other levels compute again too, if it is worth a look, they would read then.
+            let is_dear = matches!(&node.op, Op::Unary(op) if op.is_elementary());
+            let before = if is_dear { self.copies_of(value.node).count() as f64 } else { 0.0 };
+            network.edge(network.source, into, scaled(recompute_cost(f, value) * (1.0 + before)));
             let store = if is_source(&node.op) || rounds_with_user(f, value) {
                 NEVER
             } else {
-                scaled(self.store_cost(f, value))
+                scaled(self.store_cost(f, value) + load_cost(f, value) * before)
             };
             network.edge(into, out, store);
             for operand in node.operands().iter().filter(|v| reached.contains(v)) {
@@ -253,9 +258,27 @@ impl Levels {
         load_cost(f, value) * if anyway { 1.0 } else { 1.0 + self.dear }
     }
 
+    /// The op that an op is a copy of, or itself.
+    fn root(&self, id: NodeId) -> NodeId {
+        self.copies.get(&id).copied().unwrap_or(id)
+    }
+
+    /// Copies of an op (or of what it is a copy of) for levels that could read its result.
+    fn copies_of(&self, id: NodeId) -> impl Iterator<Item = NodeId> + '_ {
+        let (root, level) = (self.root(id), self.at(id));
+        let of_it = self.copies.iter().filter(move |(copy, of)| **of == root && **copy != id);
+        of_it.map(|(copy, _)| *copy).filter(move |copy| self.at(*copy) >= level)
+    }
+
     /// Copies ops to a level.
     fn apply(&mut self, f: &mut Function, level: usize, cut: &Cut) {
         self.stored.extend(&cut.stored);
+        // What is stored now need not be computed again for levels before.
+        for value in &cut.stored {
+            for copy in self.copies_of(value.node).collect::<Vec<_>>() {
+                f.replace_uses(Value { node: copy, ..*value }, *value);
+            }
+        }
         let copied: HashSet<NodeId> = cut.copied.iter().copied().collect();
         let mut copies: HashMap<NodeId, NodeId> = HashMap::new();
         let earlier = self.ops.iter().take(level).flatten();
@@ -267,6 +290,7 @@ impl Levels {
             let operands: Vec<Value> = node.operands().iter().map(moved).collect();
             let copy = f.add_copy(&node, &operands);
             copies.insert(id, copy);
+            self.copies.insert(copy, self.root(id));
             made.push(copy);
         }
         for &id in &self.ops[level] {

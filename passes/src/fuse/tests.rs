@@ -2,7 +2,7 @@
 
 use frit_ir::builder::Builder;
 use frit_ir::types::{DType, Dim, TensorType};
-use frit_ir::{BinaryOp, Function, Origin, ReduceKind, UnaryOp, Value};
+use frit_ir::{BinaryOp, Function, Op, Origin, ReduceKind, Tensor, UnaryOp, Value};
 
 use frit_ir::Module;
 use frit_ir::reference;
@@ -411,6 +411,35 @@ fn what_a_cut_settles_to_store_is_computed_once() {
     passes(&mut module, "fuse");
     let exps: usize = shape_of(&module).iter().map(|kernel| kernel.matches("exp").count()).sum();
     assert_eq!(exps, 1, "{:?}", shape_of(&module));
+}
+
+#[test]
+fn what_several_levels_compute_again_is_stored_for_all_of_them() {
+    // x + e^x w has six elements for each of x: e^x is cheaper to compute once more than to store, but not twice.
+    let exps = |levels: usize| {
+        let f = function(&[512, 64], |b, x| {
+            let weights = Tensor::f32(&[6], &[0.5, 0.25, -1.0, 2.0, 0.125, 3.0]).expect("weights");
+            let (e, w) = (b.unary(UnaryOp::Exp, x).expect("exp"), b.constant(weights).expect("constant"));
+            let spread = |b: &mut Builder<'_>, v, axes: Vec<usize>| {
+                let dims = [512, 64, 6].map(Dim::Known).to_vec();
+                b.op(Op::Broadcast { dims, axes }, &[v]).expect("broadcast")
+            };
+            let (x, e, w) = (spread(b, x, vec![0, 1]), spread(b, e, vec![0, 1]), spread(b, w, vec![2]));
+            let p = b.binary(BinaryOp::Mul, e, w).expect("mul");
+            let p = b.binary(BinaryOp::Add, p, x).expect("add");
+            let mut m = b.reduce(p, vec![0, 1, 2], ReduceKind::Max, false).expect("max");
+            for _ in 0..levels {
+                let m_of_all = spread(b, m, vec![]);
+                let d = b.binary(BinaryOp::Sub, p, m_of_all).expect("sub");
+                m = b.reduce(d, vec![0, 1, 2], ReduceKind::Min, false).expect("min");
+            }
+            vec![m]
+        });
+        let mut module = Module::of(f);
+        passes(&mut module, "fuse");
+        shape_of(&module).iter().map(|kernel| kernel.matches("exp").count()).sum::<usize>()
+    };
+    assert_eq!((exps(1), exps(2), exps(3)), (2, 1, 1));
 }
 
 #[test]
