@@ -336,7 +336,8 @@ fn inputs(folder: &Path, points: &[[f32; 2]]) {
 /// Reads the only output from `out.npz`.
 fn logits(folder: &Path, records: usize) -> Vec<f32> {
     let outputs = npz::read_file(&folder.join("out.npz")).unwrap();
-    let [(name, logits)] = &outputs[..] else { panic!("{} outputs", outputs.len()) };
+    assert_eq!(outputs.len(), 1);
+    let (name, logits) = &outputs[0];
     assert_eq!((name.as_str(), logits.shape(), logits.dtype()), ("logits", &[records, 2][..], NpyDtype::F32));
     logits.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
 }
