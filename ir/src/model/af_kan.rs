@@ -16,6 +16,8 @@
 //! The normalisation over the whole tensor makes a sample's output depend on its batch, at inference too. Frozen
 //! extremes ([`AfKan::freeze`]) end that: the module `extremes` ([`AfKan::extremes`]) measures the least and largest
 //! phi of each layer on a batch of real data; with these as constants the L2 norm cancels and inference is per sample.
+//! Over more than a batch they are measured layer by layer ([`AfKan::next_extremes`]): a layer's depend on how those
+//! before it are scaled, which is by the same constants then as in the frozen module.
 
 use std::collections::HashMap;
 
@@ -90,6 +92,27 @@ enum Scaling<'e> {
     Frozen(&'e [Vec<(f32, f32)>]),
     /// Their own extremes, which are outputs too.
     Measured,
+    /// Constants for the first layers; the extremes of the next are the outputs, and nothing comes after it.
+    Next(&'e [Vec<(f32, f32)>]),
+}
+
+impl<'e> Scaling<'e> {
+    /// What a layer is scaled by, unless by its own extremes.
+    fn constants(&self, layer: usize) -> Option<&'e [(f32, f32)]> {
+        match self {
+            Scaling::Own | Scaling::Measured => None,
+            Scaling::Frozen(extremes) | Scaling::Next(extremes) => extremes.get(layer).map(Vec::as_slice),
+        }
+    }
+
+    /// Whether a layer's extremes are outputs.
+    fn measures(&self, layer: usize) -> bool {
+        match self {
+            Scaling::Own | Scaling::Frozen(_) => false,
+            Scaling::Measured => true,
+            Scaling::Next(before) => layer == before.len(),
+        }
+    }
 }
 
 /// Names of the outputs that a layer's extremes are measured as.
@@ -126,8 +149,31 @@ impl AfKan {
         Ok(made)
     }
 
-    /// The module with extremes as constants, as measured by [`AfKan::extremes`]: `infer` gives each sample what it
-    /// gives alone.
+    /// A module like that of [`AfKan::extremes`] that measures one layer, the first that `measured` lacks; the layers
+    /// before it are scaled by what `measured` says. `None` when it has all layers.
+    ///
+    /// Asked again and again, each time with what was measured last, it comes to extremes over many batches: the least
+    /// of the minima and the largest of the maxima, whichever way the data is parted into batches.
+    ///
+    /// # Errors
+    /// Those of [`AfKan::extremes`]; extremes that don't fit, as in [`AfKan::freeze`].
+    pub fn next_extremes(&self, module: &Module, measured: &[(String, Tensor)]) -> Result<Option<Module>, ModelError> {
+        if !self.func_norm {
+            return Err(ModelError::NoExtremes);
+        }
+        let mut made = self.of(self.specs()?.of(module)?);
+        let count = self.layers.len() - 1;
+        let has = |layer: &usize| extreme_names(*layer).iter().all(|name| measured.iter().any(|(n, _)| n == name));
+        let before: Vec<_> = (0..count).take_while(has).map(|i| self.frozen(i, measured)).collect::<Result<_, _>>()?;
+        if before.len() == count {
+            return Ok(None);
+        }
+        self.add_function(&mut made, "extremes", Mode::Infer, &Scaling::Next(&before))?;
+        Ok(Some(made))
+    }
+
+    /// The module with extremes as constants, as measured by [`AfKan::extremes`] or layer by layer: `infer` gives each
+    /// sample what it gives alone.
     ///
     /// # Errors
     /// A module of another configuration; extremes that are missing, not finite, or not in order.
@@ -236,9 +282,13 @@ impl Stack<'_> {
         // A layer at a time, methods in order: running statistics are renewed in that order.
         for layer in 0..self.config.layers.len() - 1 {
             self.layer(layer, &mut copies)?;
+            if matches!(self.scaling, Scaling::Next(_)) && self.scaling.measures(layer) {
+                break;
+            }
         }
-        if matches!(self.scaling, Scaling::Measured) {
-            return Ok(self.measured);
+        match self.scaling {
+            Scaling::Measured | Scaling::Next(_) => return Ok(self.measured),
+            Scaling::Own | Scaling::Frozen(_) => {}
         }
         let mut outputs = vec![("logits".to_owned(), self.combined(&copies)?)];
         outputs.extend(self.renewed.iter().map(|(name, value)| (name.to_owned(), value)));
@@ -257,10 +307,14 @@ impl Stack<'_> {
                 None => basis::bases(&mut self.net, &layer, *copy, activation, function)?,
             };
             known.insert(*copy, phi);
-            if matches!(self.scaling, Scaling::Measured) {
+            let measures = self.scaling.measures(index);
+            if measures {
                 let (least, most) = basis::extremes(&mut self.net, phi)?;
                 extremes.0.push(self.net.unsqueeze(least, 0)?);
                 extremes.1.push(self.net.unsqueeze(most, 0)?);
+            }
+            if measures && matches!(self.scaling, Scaling::Next(_)) {
+                continue;
             }
             let phi = self.scaled(index, i, phi)?;
             let z = methods::apply(&mut self.net, *method, &layer, phi)?;
@@ -283,10 +337,10 @@ impl Stack<'_> {
         if !self.config.func_norm {
             return Ok(phi);
         }
-        match self.scaling {
-            Scaling::Own | Scaling::Measured => basis::normalised(&mut self.net, phi),
-            Scaling::Frozen(extremes) => {
-                let (least, most) = extremes.get(layer).and_then(|l| l.get(method)).copied().unwrap_or((0.0, 1.0));
+        match self.scaling.constants(layer) {
+            None => basis::normalised(&mut self.net, phi),
+            Some(extremes) => {
+                let (least, most) = extremes.get(method).copied().unwrap_or((0.0, 1.0));
                 let (least, most) = (self.net.scalar(least.into())?, self.net.scalar(most.into())?);
                 basis::scaled(&mut self.net, phi, least, most)
             }

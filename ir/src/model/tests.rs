@@ -145,6 +145,56 @@ fn frozen_extremes_of_a_batch_give_what_the_batch_gives_and_each_sample_alone() 
 }
 
 #[test]
+fn extremes_over_batches_are_those_of_all_samples_layer_by_layer() {
+    // A norm would undo most of what extremes do.
+    let methods = vec![Method::GlobalAttn, Method::Multistep];
+    let config = AfKan { layers: vec![6, 5, 4, 3], methods, norm: Norm::None, ..small() };
+    let module = config.module(5).unwrap();
+    let x = sample(&[8, 6]);
+    let parts: Vec<Tensor> =
+        x.to_vec::<f32>().chunks(18).map(|part| Tensor::f32(&[part.len() / 6, 6], part).unwrap()).collect();
+    assert_eq!(parts.len(), 3);
+    let over = |measuring: &Module| {
+        let mut found = run(measuring, "extremes", &parts[0]);
+        for part in &parts[1..] {
+            for ((name, known), (_, other)) in found.iter_mut().zip(run(measuring, "extremes", part)) {
+                let wider = if name.ends_with("phi_min") { f32::min } else { f32::max };
+                let both = known.to_vec::<f32>().into_iter().zip(other.to_vec::<f32>());
+                *known = Tensor::f32(known.shape(), &both.map(|(a, b)| wider(a, b)).collect::<Vec<f32>>()).unwrap();
+            }
+        }
+        found
+    };
+    let mut measured = Vec::new();
+    while let Some(measuring) = config.next_extremes(&module, &measured).unwrap() {
+        verify(&measuring).unwrap();
+        let found = over(&measuring);
+        let layer = measured.len() / 2;
+        let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, [format!("layers.{layer}.phi_min"), format!("layers.{layer}.phi_max")]);
+        measured.extend(found);
+    }
+    let expected = run(&config.extremes(&module).unwrap(), "extremes", &x);
+    let apart = |found: &[(String, Tensor)]| {
+        let pairs = found.iter().zip(&expected).flat_map(|((a, found), (b, expected))| {
+            assert_eq!(a, b);
+            found.to_vec::<f32>().into_iter().zip(expected.to_vec::<f32>())
+        });
+        pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    };
+    assert_eq!((measured.len(), expected.len()), (6, 6));
+    assert!(apart(&measured) < 1e-6, "{}", apart(&measured));
+    // Not so with later layers that see what each batch's own extremes make of it.
+    let own = apart(&over(&config.extremes(&module).unwrap()));
+    assert!(own > 1e-3, "{own}");
+    // What was measured has to fit, and there has to be something to measure.
+    measured[0].1 = Tensor::f32(&[2], &[f32::NAN; 2]).unwrap();
+    assert!(matches!(config.next_extremes(&module, &measured[..2]), Err(ModelError::Extremes { .. })));
+    let plain = AfKan { func_norm: false, ..config };
+    assert_eq!(plain.next_extremes(&module, &[]).map(|_| ()), Err(ModelError::NoExtremes));
+}
+
+#[test]
 fn extremes_that_do_not_fit_are_refused() {
     let config = small();
     let module = config.module(0).unwrap();

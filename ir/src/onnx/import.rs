@@ -49,8 +49,9 @@ use types::Symbols;
 /// Constants of more elements than this go to the parameter store; smaller ones are printed in the text.
 pub const INLINE_ELEMENTS: usize = 16;
 
-/// Versions of the file format that are known.
-const IR_VERSIONS: std::ops::RangeInclusive<i64> = 1..=13;
+/// Versions of the file format that are known. What 12 to 14 added are element types, and opaque types outside of
+/// ai.onnx.ml: those that are not supported are refused where they are used.
+const IR_VERSIONS: std::ops::RangeInclusive<i64> = 1..=14;
 
 /// Bytes that a model file may have: what protobuf allows. Larger weights lie in external data.
 const FILE_LIMIT: u64 = 2 << 30;

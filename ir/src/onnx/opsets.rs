@@ -2,10 +2,10 @@
 //!
 //! A model imports a version of each operator domain; a node then means the newest version of its operator that is
 //! not newer than that. The tables hold, for each operator of the four official domains, the opset versions in which
-//! its definition changed, as the `onnx` package 1.22 lists them; a negative number is the version that removed it.
+//! its definition changed, as the `onnx` package 1.23 lists them; a negative number is the version that removed it.
 
 /// Versions of the `ai.onnx` domain that can be imported.
-pub const OPSETS: std::ops::RangeInclusive<i64> = 6..=27;
+pub const OPSETS: std::ops::RangeInclusive<i64> = 6..=28;
 
 /// What a model's import of a domain says of an operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,26 +63,26 @@ const AI_ONNX: &[(&str, &[i8])] = &[
     ("Asinh", &[9, 22]),
     ("Atan", &[7, 22]),
     ("Atanh", &[9, 22]),
-    ("Attention", &[23, 24]),
+    ("Attention", &[23, 24, 25]),
     ("AveragePool", &[1, 7, 10, 11, 19, 22]),
     ("BatchNormalization", &[1, 6, 7, 9, 14, 15]),
     ("Bernoulli", &[15, 22]),
     ("BitCast", &[26]),
-    ("BitShift", &[11]),
+    ("BitShift", &[11, 28]),
     ("BitwiseAnd", &[18]),
     ("BitwiseNot", &[18]),
     ("BitwiseOr", &[18]),
     ("BitwiseXor", &[18]),
     ("BlackmanWindow", &[17]),
-    ("Cast", &[1, 6, 9, 13, 19, 21, 23, 24, 25]),
+    ("Cast", &[1, 6, 9, 13, 19, 21, 23, 24, 25, 28]),
     ("CastLike", &[15, 19, 21, 23, 24, 25]),
     ("CausalConvWithState", &[27]),
     ("Ceil", &[1, 6, 13]),
-    ("Celu", &[12]),
+    ("Celu", &[12, 28]),
     ("CenterCropPad", &[18]),
     ("Clip", &[1, 6, 11, 12, 13]),
     ("Col2Im", &[18]),
-    ("Compress", &[9, 11]),
+    ("Compress", &[9, 11, 28]),
     ("Concat", &[1, 4, 11, 13]),
     ("ConcatFromSequence", &[11]),
     ("Constant", &[1, 9, 11, 12, 13, 19, 21, 23, 24, 25]),
@@ -96,13 +96,13 @@ const AI_ONNX: &[(&str, &[i8])] = &[
     ("CumSum", &[11, 14]),
     ("DFT", &[17, 20]),
     ("DeformConv", &[19, 22]),
-    ("DepthToSpace", &[1, 11, 13]),
-    ("DequantizeLinear", &[10, 13, 19, 21, 23, 24, 25]),
+    ("DepthToSpace", &[1, 11, 13, 28]),
+    ("DequantizeLinear", &[10, 13, 19, 21, 23, 24, 25, 28]),
     ("Det", &[11, 22]),
     ("Div", &[1, 6, 7, 13, 14]),
     ("Dropout", &[1, 6, 7, 10, 12, 13, 22]),
     ("DynamicQuantizeLinear", &[11]),
-    ("Einsum", &[12]),
+    ("Einsum", &[12, 28]),
     ("Elu", &[1, 6, 22]),
     ("Equal", &[1, 7, 11, 13, 19]),
     ("Erf", &[9, 13]),
@@ -158,7 +158,7 @@ const AI_ONNX: &[(&str, &[i8])] = &[
     ("MelWeightMatrix", &[17]),
     ("Min", &[1, 6, 8, 12, 13]),
     ("Mish", &[18, 22]),
-    ("Mod", &[10, 13]),
+    ("Mod", &[10, 13, 28]),
     ("Mul", &[1, 6, 7, 13, 14]),
     ("Multinomial", &[7, 22]),
     ("Neg", &[1, 6, 13]),
@@ -166,17 +166,17 @@ const AI_ONNX: &[(&str, &[i8])] = &[
     ("NonMaxSuppression", &[10, 11]),
     ("NonZero", &[9, 13]),
     ("Not", &[1]),
-    ("OneHot", &[9, 11]),
-    ("Optional", &[15]),
-    ("OptionalGetElement", &[15, 18]),
-    ("OptionalHasElement", &[15, 18]),
+    ("OneHot", &[9, 11, 28]),
+    ("Optional", &[15, 28]),
+    ("OptionalGetElement", &[15, 18, 28]),
+    ("OptionalHasElement", &[15, 18, 28]),
     ("Or", &[1, 7]),
     ("PRelu", &[1, 6, 7, 9, 16]),
     ("Pad", &[1, 2, 11, 13, 18, 19, 21, 23, 24, 25]),
     ("Pow", &[1, 7, 12, 13, 15]),
     ("QLinearConv", &[10]),
     ("QLinearMatMul", &[10, 21]),
-    ("QuantizeLinear", &[10, 13, 19, 21, 23, 24, 25]),
+    ("QuantizeLinear", &[10, 13, 19, 21, 23, 24, 25, 28]),
     ("RMSNormalization", &[23]),
     ("RNN", &[1, 7, 14, 22]),
     ("RandomNormal", &[1, 22]),
@@ -187,8 +187,8 @@ const AI_ONNX: &[(&str, &[i8])] = &[
     ("Reciprocal", &[1, 6, 13]),
     ("ReduceL1", &[1, 11, 13, 18]),
     ("ReduceL2", &[1, 11, 13, 18]),
-    ("ReduceLogSum", &[1, 11, 13, 18]),
-    ("ReduceLogSumExp", &[1, 11, 13, 18]),
+    ("ReduceLogSum", &[1, 11, 13, 18, 28]),
+    ("ReduceLogSumExp", &[1, 11, 13, 18, 28]),
     ("ReduceMax", &[1, 11, 12, 13, 18, 20]),
     ("ReduceMean", &[1, 11, 13, 18]),
     ("ReduceMin", &[1, 11, 12, 13, 18, 20]),
@@ -199,7 +199,7 @@ const AI_ONNX: &[(&str, &[i8])] = &[
     ("Relu", &[1, 6, 13, 14]),
     ("Reshape", &[1, 5, 13, 14, 19, 21, 23, 24, 25]),
     ("Resize", &[10, 11, 13, 18, 19]),
-    ("ReverseSequence", &[10]),
+    ("ReverseSequence", &[10, 28]),
     ("RoiAlign", &[10, 16, 22]),
     ("RotaryEmbedding", &[23]),
     ("Round", &[11, 22]),
@@ -228,7 +228,7 @@ const AI_ONNX: &[(&str, &[i8])] = &[
     ("SoftmaxCrossEntropyLoss", &[12, 13]),
     ("Softplus", &[1, 22]),
     ("Softsign", &[1, 22]),
-    ("SpaceToDepth", &[1, 13]),
+    ("SpaceToDepth", &[1, 13, 28]),
     ("Split", &[1, 2, 11, 13, 18]),
     ("SplitToSequence", &[11, 24]),
     ("Sqrt", &[1, 6, 13]),
@@ -238,6 +238,7 @@ const AI_ONNX: &[(&str, &[i8])] = &[
     ("StringSplit", &[20]),
     ("Sub", &[1, 6, 7, 13, 14]),
     ("Sum", &[1, 6, 8, 13]),
+    ("SwiGLU", &[28]),
     ("Swish", &[24]),
     ("Tan", &[7, 22]),
     ("Tanh", &[1, 6, 13]),
@@ -248,7 +249,7 @@ const AI_ONNX: &[(&str, &[i8])] = &[
     ("TopK", &[1, 10, 11, 24]),
     ("Transpose", &[1, 13, 21, 23, 24, 25]),
     ("Trilu", &[14]),
-    ("Unique", &[11]),
+    ("Unique", &[11, 28]),
     ("Unsqueeze", &[1, 11, 13, 21, 23, 24, 25]),
     ("Upsample", &[1, 7, 9, -10]),
     ("Where", &[9, 16]),
@@ -301,7 +302,8 @@ mod tests {
     fn a_node_means_the_newest_version_not_above_the_import() {
         assert_eq!(version("", "Softmax", 12), Version::Since(11));
         assert_eq!(version("", "Softmax", 13), Version::Since(13));
-        assert_eq!(version("ai.onnx", "Softmax", 27), Version::Since(13));
+        assert_eq!(version("ai.onnx", "Softmax", 28), Version::Since(13));
+        assert_eq!(version("", "SwiGLU", 27), Version::Later(28));
         assert_eq!(version("", "Upsample", 9), Version::Since(9));
         assert_eq!(version("", "Upsample", 13), Version::Removed(10));
         assert_eq!(version("", "GroupNormalization", 17), Version::Later(18));

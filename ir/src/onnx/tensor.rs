@@ -38,11 +38,12 @@ pub(crate) struct Element {
 /// The element type behind a `DataType` code; `user` needs it, should it be missing here.
 pub(crate) fn element(code: i32, user: &str) -> Result<Element, OnnxError> {
     let real = |dtype| Ok(Element { dtype, complex: false });
-    let Ok(data_type) = DataType::try_from(code) else {
+    let missing = |name: &str| {
         let mut report = Report::default();
-        report.add(MissingKind::Type, "", 0, &format!("element type {code}"), user);
-        return Err(OnnxError::Unsupported(report));
+        report.add(MissingKind::Type, "", 0, &format!("element type {name}"), user);
+        Err(OnnxError::Unsupported(report))
     };
+    let Ok(data_type) = DataType::try_from(code) else { return missing(&code.to_string()) };
     match data_type {
         DataType::Undefined => Err(OnnxError::invalid("element type", "is missing")),
         DataType::Complex64 => Ok(Element { dtype: DType::F32, complex: true }),
@@ -71,6 +72,8 @@ pub(crate) fn element(code: i32, user: &str) -> Result<Element, OnnxError> {
         DataType::Float8e5m2fnuz => real(DType::F8E5M2FNUZ),
         DataType::Float8e8m0 => real(DType::F8E8M0),
         DataType::Float4e2m1 => real(DType::F4E2M1),
+        DataType::Float6e2m3 => missing("FLOAT6E2M3"),
+        DataType::Float6e3m2 => missing("FLOAT6E3M2"),
     }
 }
 

@@ -41,6 +41,7 @@ pub(super) const TABLE: &[Row] = &[
         let x = c.x(0)?;
         Ok(vec![softsign(c, x)?])
     }),
+    onnx("SwiGLU", swiglu),
     onnx("Swish", swish),
     onnx("ThresholdedRelu", thresholded_relu),
 ];
@@ -185,10 +186,29 @@ fn shrink(c: &mut Ctx) -> Results {
 }
 
 fn swish(c: &mut Ctx) -> Results {
-    let (x, alpha) = (c.x(0)?, c.float("alpha")?.unwrap_or(1.0));
+    let x = c.x(0)?;
+    Ok(vec![swish_of(c, x)?])
+}
+
+fn swish_of(c: &mut Ctx, x: Value) -> Ruled<Value> {
+    let alpha = c.float("alpha")?.unwrap_or(1.0);
     let scaled = if alpha == 1.0 { x } else { c.mul_s(x, alpha)? };
     let gate = sigmoid(c, scaled)?;
-    Ok(vec![c.mul(x, gate)?])
+    c.mul(x, gate)
+}
+
+/// Swish of the first input, times the second; they are not broadcast.
+fn swiglu(c: &mut Ctx) -> Results {
+    let (a, b) = (c.x(0)?, c.x(1)?);
+    let (left, right) = (c.shape(a)?, c.shape(b)?);
+    if left.len() != right.len() {
+        return invalid(format!("{} and {} should have the same extents", c.ty(a)?, c.ty(b)?));
+    }
+    for (left, right) in left.iter().zip(&right) {
+        c.equal(left, right, "extents of gate and value")?;
+    }
+    let gate = swish_of(c, a)?;
+    Ok(vec![c.mul(gate, b)?])
 }
 
 fn thresholded_relu(c: &mut Ctx) -> Results {

@@ -1,6 +1,6 @@
 //! Attention in its variants, and rotary positions.
 
-use frit_ir::{BinaryOp, DType, Dim, Op, UnaryOp, Value};
+use frit_ir::{BinaryOp, DType, Dim, Op, ReduceKind, UnaryOp, Value};
 
 use super::activation::sigmoid;
 use super::context::{Ctx, Results};
@@ -89,6 +89,31 @@ fn mask_bias(c: &mut Ctx, mask: Value, dtype: DType, keys: &Dim) -> Ruled<Value>
     Ok(c.op(Op::Pad { low, high }, &[bias, fill])?)
 }
 
+/// How far a query sees to one side; `None`: to the end.
+fn window(c: &Ctx, name: &str) -> Ruled<Option<f64>> {
+    /// No sequence is longer, and as a float it is exact.
+    const FAR: i64 = 1 << 40;
+    match c.int(name)?.unwrap_or(-1) {
+        -1 => Ok(None),
+        n if n >= 0 => Ok(Some(n.min(FAR) as f64)),
+        n => invalid(format!("attribute `{name}` is {n}: it may be -1 or not negative")),
+    }
+}
+
+/// Softmax over the keys, where all of them may be masked out: such a row is 0, not NaN.
+fn masked_probabilities(c: &mut Ctx, scores: Value) -> Ruled<Value> {
+    let axes = [c.rank(scores)?.saturating_sub(1)];
+    let lowest = if c.dtype(scores)? == DType::F64 { f64::MIN } else { f64::from(f32::MIN) };
+    let top = c.b.reduce(scores, axes.to_vec(), ReduceKind::Max, true)?;
+    let top = c.bin_s(BinaryOp::Max, top, lowest)?;
+    let shifted = c.sub(scores, top)?;
+    let e = c.un(UnaryOp::Exp, shifted)?;
+    // The largest adds 1, so that only a row of zeros is below that.
+    let sum = c.sum(e, &axes, true)?;
+    let sum = c.bin_s(BinaryOp::Max, sum, 1.0)?;
+    c.div(e, sum)
+}
+
 /// Softmax over the keys.
 fn probabilities(c: &mut Ctx, scores: Value) -> Ruled<Value> {
     let rank = c.rank(scores)?;
@@ -137,29 +162,56 @@ fn attention(c: &mut Ctx) -> Results {
         let bias = mask_bias(c, mask, wide, &keys)?;
         biased = c.add(biased, bias)?;
     }
-    if c.flag("is_causal", false)? {
-        // Query i sees the keys up to past + i.
+    let lengths = match c.opt(6) {
+        Some(lengths) => {
+            let lengths = c.to(lengths, DType::I64)?;
+            Some(c.spread(lengths, &[0], 4)?)
+        }
+        None => None,
+    };
+    let causal = c.flag("is_causal", false)?;
+    let (left, right) = (window(c, "left_window_size")?, window(c, "right_window_size")?);
+    let masked = c.like(biased, MASKED)?;
+    if causal || left.is_some() || right.is_some() {
         let i = c.iota(DType::I64, vec![queries.clone(), keys.clone()], 0)?;
-        let j = c.iota(DType::I64, vec![queries, keys.clone()], 1)?;
-        let past = c.dim(past)?;
-        let last = c.add(i, past)?;
-        let seen = c.bin(BinaryOp::Le, j, last)?;
-        let masked = c.like(biased, MASKED)?;
-        biased = c.pick(seen, biased, masked)?;
+        let j = c.iota(DType::I64, vec![queries.clone(), keys.clone()], 1)?;
+        // The first query comes after the past; where keys are padded, the last query stands on the last valid key.
+        let offset = match lengths {
+            Some(lengths) if c.opt(4).is_none() => {
+                let queries = c.dim(queries)?;
+                c.sub(lengths, queries)?
+            }
+            _ => c.dim(past)?,
+        };
+        let at = c.add(i, offset)?;
+        let mut seen = Vec::with_capacity(3);
+        if causal {
+            seen.push(c.bin(BinaryOp::Le, j, at)?);
+        }
+        if let Some(left) = left {
+            let first = c.bin_s(BinaryOp::Sub, at, left)?;
+            seen.push(c.bin(BinaryOp::Le, first, j)?);
+        }
+        if let Some(right) = right {
+            let last = c.add_s(at, right)?;
+            seen.push(c.bin(BinaryOp::Le, j, last)?);
+        }
+        for seen in seen {
+            biased = c.pick(seen, biased, masked)?;
+        }
     }
-    if let Some(lengths) = c.opt(6) {
+    if let Some(lengths) = lengths {
         let j = c.iota(DType::I64, vec![keys], 0)?;
-        let lengths = c.to(lengths, DType::I64)?;
-        let lengths = c.spread(lengths, &[0], 4)?;
         let valid = c.bin(BinaryOp::Lt, j, lengths)?;
-        let masked = c.like(biased, MASKED)?;
         biased = c.pick(valid, biased, masked)?;
     }
     let precise = match c.dtype_attr("softmax_precision")? {
         Some(p) => c.to(biased, c.wide(p))?,
         None => biased,
     };
-    let soft = probabilities(c, precise)?;
+    // Behind a past, and without one, a causal row has at least its own key.
+    let may_be_empty = c.opt(3).is_some() || lengths.is_some() || left.is_some() || right.is_some();
+    let soft = if may_be_empty { masked_probabilities(c, precise)? } else { probabilities(c, precise)? };
     let soft = c.to(soft, wide)?;
     let shown = match c.int("qk_matmul_output_mode")?.unwrap_or(0) {
         0 => scores,

@@ -115,6 +115,7 @@ fn reciprocal(c: &mut Ctx) -> Results {
 }
 
 /// Without `fmod` the result has the sign of the divisor, as Python's.
+/// The remainder of a division that truncates (`fmod`) or rounds down; the latter has the sign of b, a zero too.
 fn modulo(c: &mut Ctx) -> Results {
     let [a, b] = pair(c)?;
     let class = c.dtype(a)?.class();
@@ -129,7 +130,13 @@ fn modulo(c: &mut Ctx) -> Results {
     let inexact = c.un(UnaryOp::Not, exact)?;
     let moved = c.bin(BinaryOp::And, signs_differ, inexact)?;
     let other = c.add(rest, b)?;
-    Ok(vec![c.pick(moved, other, rest)?])
+    let floored = c.pick(moved, other, rest)?;
+    if class != Class::Float {
+        return Ok(vec![floored]);
+    }
+    let below = c.like(rest, -0.0)?;
+    let signed = c.pick(divisor_negative, below, zero)?;
+    Ok(vec![c.pick(exact, signed, floored)?])
 }
 
 /// The result has the base's type; integers raised to floats go through f64.

@@ -496,8 +496,13 @@ fn space_to_depth(c: &mut Ctx) -> Results {
     let [n, depth, h, w] = dims.as_slice() else { return invalid("rank 4 expected") };
     let (rows, columns) = (h.floordiv(&b), w.floordiv(&b));
     let split = [n, depth, &rows, &b, &columns, &b].into_iter().cloned().collect();
+    let perm = match c.text("mode", "DCR")?.as_str() {
+        "DCR" => vec![0, 3, 5, 1, 2, 4],
+        "CRD" => vec![0, 1, 3, 5, 2, 4],
+        other => return invalid(format!("no mode `{other}`")),
+    };
     let x = c.b.reshape(x, split)?;
-    let x = c.b.transpose(x, vec![0, 3, 5, 1, 2, 4])?;
+    let x = c.b.transpose(x, perm)?;
     Ok(vec![c.b.reshape(x, vec![n.clone(), &(depth * &b) * &b, rows, columns])?])
 }
 

@@ -30,6 +30,11 @@ impl Graph {
         Value { node, result: 0 }
     }
 
+    fn absent(&mut self) -> Value {
+        let node = self.f.add_op(Op::Absent {}, &[], vec![], &Origin::default()).expect("nothing");
+        Value { node, result: 0 }
+    }
+
     fn node(&mut self, op_type: &str, since: i64, operands: &[Value], attributes: &[(&str, AttrValue)]) -> Value {
         let attributes: BTreeMap<String, AttrValue> =
             attributes.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
@@ -166,6 +171,15 @@ fn operators_compute_what_their_definitions_say() {
         ("Asinh", 9, vec![vec![-1.0, 1e30]], vec![], vec![-0.881_373_6, 69.770_7]),
         ("Atanh", 9, vec![vec![-1.0, 0.5]], vec![], vec![-inf, 0.549_306_15]),
         ("Mod", 13, vec![vec![-5.5, 5.5], vec![3.0, 3.0]], vec![("fmod", AttrValue::Int(1))], vec![-2.5, 2.5]),
+        (
+            "Mod",
+            28,
+            vec![vec![-5.5, 5.5, 1.0, -1.0, inf], vec![3.0, -3.0, -inf, -inf, 2.0]],
+            vec![],
+            vec![0.5, -0.5, -inf, -1.0, f32::NAN],
+        ),
+        ("SwiGLU", 28, vec![vec![1.0, -2.0], vec![3.0, 5.0]], vec![], vec![2.193_175_7, -1.192_029_2]),
+        ("SwiGLU", 28, vec![vec![1.0], vec![3.0]], vec![("alpha", AttrValue::Float(2.0))], vec![2.642_391_2]),
         ("Clip", 6, vec![x.clone()], vec![("max", AttrValue::Float(2.0))], vec![-100.0, -1.0, 0.0, 1.0, 2.0]),
         ("Softmax", 13, vec![vec![1000.0, 1000.0]], vec![], vec![0.5, 0.5]),
         ("ReduceLogSumExp", 13, vec![vec![1000.0, -inf]], vec![], vec![1000.0]),
@@ -185,9 +199,68 @@ fn operators_compute_what_their_definitions_say() {
         let found = computed(op_type, since, &inputs, &attributes);
         assert_eq!(found.len(), expected.len(), "{op_type}");
         for (a, b) in found.iter().zip(&expected) {
-            assert!(a == b || (a - b).abs() <= 1e-6 * b.abs().max(1e-6), "{op_type}: {found:?}, expected {expected:?}");
+            let same = a == b || a.is_nan() && b.is_nan();
+            assert!(same || (a - b).abs() <= 1e-6 * b.abs().max(1e-6), "{op_type}: {found:?}, expected {expected:?}");
         }
     }
+}
+
+#[test]
+fn a_remainder_of_zero_has_the_sign_of_the_divisor() {
+    let signs = |fmod| {
+        let a = [0.0, -0.0, 4.0, -4.0, 0.0, -0.0, 4.0, -4.0];
+        let b = [2.0, 2.0, 2.0, 2.0, -2.0, -2.0, -2.0, -2.0];
+        let found = computed("Mod", 28, &[&a, &b], &[("fmod", AttrValue::Int(fmod))]);
+        assert!(found.iter().all(|y| *y == 0.0), "{found:?}");
+        found.iter().map(|y| y.is_sign_negative()).collect::<Vec<_>>()
+    };
+    assert_eq!(signs(0), [false, false, false, false, true, true, true, true]);
+    assert_eq!(signs(1), [false, true, false, true, false, true, false, true]);
+}
+
+/// Scores are all alike, so that a query gives the mean of the values that it sees, or 0 where it sees none.
+#[test]
+fn attention_sees_through_its_window_from_where_the_query_stands() {
+    let seen = |attributes: &[(&str, i64)], padded: Option<i64>| {
+        let mut g = Graph::new();
+        let [q, k, v] =
+            [("q", 3), ("k", 5), ("v", 5)].map(|(name, n)| g.input(name, DType::F32, &[1, 1, n, 1].map(Dim::Known)));
+        let mut operands = vec![q, k, v];
+        if let Some(length) = padded {
+            operands.extend([g.absent(), g.absent(), g.absent(), g.ints(&[1], &[length])]);
+        }
+        let attributes: Vec<_> = attributes.iter().map(|(name, v)| (*name, AttrValue::Int(*v))).collect();
+        let y = g.node("Attention", 25, &operands, &attributes);
+        let mut module = g.done(y);
+        legalize(&mut module, &LegalizeOptions::default())?;
+        verify_core(&module).unwrap_or_else(|e| panic!("{e}"));
+        let zeros = |n: usize| Tensor::f32(&[1, 1, n, 1], &vec![0.0; n]).expect("sizes agree");
+        let values = Tensor::f32(&[1, 1, 5, 1], &[1.0, 10.0, 100.0, 1000.0, 10000.0]).expect("sizes agree");
+        let inputs = [zeros(3).into(), zeros(5).into(), values.into()];
+        let function = module.entry().expect("there is one function");
+        let made = eval_function(&module, function, &inputs, Options::default()).unwrap_or_else(|e| panic!("{e}"));
+        Ok::<_, LegalizeError>(made[0].tensor().expect("a tensor").to_vec::<f32>())
+    };
+    let means = |attributes: &[(&str, i64)], padded, expected: [f32; 3]| {
+        let found = seen(attributes, padded).unwrap_or_else(|e| panic!("{e}"));
+        let close = found.iter().zip(&expected).all(|(a, b)| (a - b).abs() <= 1e-5 * b.abs());
+        assert!(close, "{attributes:?} {padded:?}: {found:?}, expected {expected:?}");
+    };
+    let (causal, left, right) = ("is_causal", "left_window_size", "right_window_size");
+    means(&[], None, [2222.2, 2222.2, 2222.2]);
+    means(&[(causal, 1)], None, [1.0, 5.5, 37.0]);
+    means(&[(left, 0), (right, 0)], None, [1.0, 10.0, 100.0]);
+    means(&[(left, 1), (right, i64::MAX)], None, [2222.2, 2222.2, 2777.5]);
+    means(&[(left, -1), (right, 1)], None, [5.5, 37.0, 277.75]);
+    means(&[(causal, 1), (left, 1), (right, 3)], None, [1.0, 5.5, 55.0]);
+    // Of five keys four are valid: the last of three queries stands on the fourth.
+    means(&[(causal, 1)], Some(4), [5.5, 37.0, 277.75]);
+    means(&[(left, 0), (right, 1)], Some(4), [55.0, 550.0, 1000.0]);
+    // Of five keys one is: the first two queries stand before it.
+    means(&[(causal, 1)], Some(1), [0.0, 0.0, 1.0]);
+    means(&[(left, 0), (right, 0)], Some(1), [0.0, 0.0, 1.0]);
+    let wrong = seen(&[(left, -2)], None).expect_err("no such window").to_string();
+    assert!(wrong.contains("`left_window_size` is -2"), "{wrong}");
 }
 
 #[test]

@@ -71,7 +71,7 @@ pub(crate) enum Command {
     #[command(after_help = train::TRAIN_HELP)]
     Train(Box<TrainArgs>),
     /// Write a trained network's best checkpoint, or any model, as ONNX
-    #[command(after_help = "Example: frit export runs/af-kan-fashion-mnist -o best.onnx")]
+    #[command(after_help = train::EXPORT_HELP)]
     Export(ExportArgs),
     /// Print a shell's completion script
     #[command(after_help = "Example: frit completions bash > ~/.local/share/bash-completion/completions/frit")]

@@ -327,24 +327,34 @@ fn a_run_has_the_same_bits_on_one_thread_and_on_two() {
     }
 }
 
+/// Writes points as `x.npy`.
+fn inputs(folder: &Path, points: &[[f32; 2]]) {
+    let bytes = points.iter().flatten().flat_map(|x| x.to_le_bytes()).collect();
+    npy::write_file(&Array::new(NpyDtype::F32, vec![points.len(), 2], bytes).unwrap(), &folder.join("x.npy")).unwrap();
+}
+
+/// Reads the only output from `out.npz`.
+fn logits(folder: &Path, records: usize) -> Vec<f32> {
+    let outputs = npz::read_file(&folder.join("out.npz")).unwrap();
+    assert_eq!(outputs.len(), 1);
+    let (name, logits) = &outputs[0];
+    assert_eq!((name.as_str(), logits.shape(), logits.dtype()), ("logits", &[records, 2][..], NpyDtype::F32));
+    logits.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+}
+
 #[test]
 fn a_trained_network_is_exported_and_run() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     sides(folder);
     let points = points(300);
-    let bytes = points.iter().flatten().flat_map(|x| x.to_le_bytes()).collect();
-    npy::write_file(&Array::new(NpyDtype::F32, vec![300, 2], bytes).unwrap(), &folder.join("x.npy")).unwrap();
+    inputs(folder, &points);
     for network in ["af-kan", "mlp"] {
         let model = format!("{network}.onnx");
         let trained = train(folder, network, &["--epochs", "12", "--out", network]);
         succeeds(folder, &["export", network, "-o", &model]);
         succeeds(folder, &["run", &model, "--input", "x=x.npy", "--output", "out.npz"]);
-        let outputs = npz::read_file(&folder.join("out.npz")).unwrap();
-        let [(name, logits)] = &outputs[..] else { panic!("{} outputs", outputs.len()) };
-        assert_eq!((name.as_str(), logits.shape(), logits.dtype()), ("logits", &[300, 2][..], NpyDtype::F32));
-        let logits: Vec<f32> =
-            logits.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        let logits = logits(folder, 300);
         let right = |(point, logits): &(&[f32; 2], &[f32])| side(**point) == usize::from(logits[1] > logits[0]);
         let right = points.iter().zip(logits.chunks(2)).filter(right).count();
         // The best network was judged in batches of 32, which is what bases of an AF-KAN are normalised over.
@@ -354,6 +364,114 @@ fn a_trained_network_is_exported_and_run() {
         let record: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(record["outputs"][0]["shape"], serde_json::json!([5, 2]));
     }
+}
+
+/// The largest difference of two lists.
+fn apart(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+/// Records to train on and to be judged by, in files of their own: the first 240 of the points, and the others.
+fn parted(folder: &Path) -> Vec<[f32; 2]> {
+    let points = points(300);
+    for (name, points) in [("train.csv", &points[..240]), ("rest.csv", &points[240..])] {
+        let lines: String = points.iter().map(|p| format!("{},{},{}\n", p[0], p[1], side(*p))).collect();
+        std::fs::write(folder.join(name), format!("x,y,side\n{lines}")).unwrap();
+    }
+    points[..240].to_vec()
+}
+
+#[test]
+fn a_calibrated_network_gives_each_record_what_it_gives_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let points = parted(folder);
+    let train = ["train", "af-kan", "--layers", "2,8,6,2", "--data", "train.csv", "--validation", "rest.csv"];
+    succeeds(folder, &[&train[..], &["--lr", "0.05", "--batch", "32", "--epochs", "4", "--out", "run"]].concat());
+    let run = |model: &str, points: &[[f32; 2]]| {
+        inputs(folder, points);
+        succeeds(folder, &["run", model, "--input", "x=x.npy", "--output", "out.npz"]);
+        logits(folder, points.len())
+    };
+    let export = |model: &str, more: &[&str]| {
+        let output = succeeds(folder, &[&["export", "run", "-o", model, "--json"][..], more].concat());
+        let record: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        (record["calibration_records"].clone(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    assert_eq!(export("plain.onnx", &[]).0, serde_json::Value::Null);
+    let (records, said) = export("whole.onnx", &["--calibrate"]);
+    assert_eq!(records, 240);
+    assert!(said.contains("calibrated on 240 training records"), "{said}");
+    // On all that was measured on, as one batch, every layer's constants are the batch's own extremes. Where the numbers
+    // that a norm takes are almost equal, it makes much of how they were rounded.
+    let (plain, whole) = (run("plain.onnx", &points), run("whole.onnx", &points));
+    let far = plain.iter().zip(&whole).filter(|(a, b)| (**a - **b).abs() > 1e-5).count();
+    assert!(far < 24 && apart(&plain, &whole) < 5e-3, "{far} of 480, {}", apart(&plain, &whole));
+    // In a part of them not, where the other network gives something else.
+    let mut differs = Vec::new();
+    for part in [17..20, 0..1, 100..101, 239..240] {
+        let (at, points) = (2 * part.start..2 * part.end, &points[part]);
+        let own = run("whole.onnx", points);
+        assert!(apart(&own, &whole[at.clone()]) < 1e-5, "{own:?} {:?}", &whole[at]);
+        differs.push(apart(&run("plain.onnx", points), &plain[at]));
+    }
+    assert!(differs.iter().all(|d| *d > 1e-4), "{differs:?}");
+    // Some of the records, the same ones each time.
+    let file = |name: &str| std::fs::read(folder.join(name)).unwrap();
+    for model in ["some.onnx", "again.onnx"] {
+        assert_eq!(export(model, &["--calibrate=40", "--dim", "B=3"]).0, 40);
+    }
+    assert!(file("some.onnx") == file("again.onnx"));
+    let some = run("some.onnx", &points[..3]);
+    assert!(apart(&some, &whole[..6]) > 1e-6, "{some:?}");
+    // More than there are is all.
+    assert_eq!(export("more.onnx", &["--calibrate=1000000"]).0, 240);
+    assert!(file("more.onnx") == file("whole.onnx"));
+}
+
+#[test]
+fn what_cannot_be_calibrated_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    parted(folder);
+    let train = |network: &str, out: &str| {
+        let run = ["train", network, "--data", "train.csv", "--validation", "rest.csv", "--epochs", "1", "--out", out];
+        let layers = if network.contains('.') { &[][..] } else { &["--layers", "2,4,2"] };
+        succeeds(folder, &[&run[..], layers].concat());
+    };
+    let new = ["new", "af-kan", "--no-func-norm", "--layers", "2,4,2", "-o", "kan.frit"];
+    succeeds(folder, &new);
+    train("af-kan", "run");
+    train("mlp", "mlp");
+    train("kan.frit", "file");
+    let refused = |source: &str, more: &str, status| {
+        let said = fails(folder, &["export", source, "-o", "x.onnx", more], status);
+        assert!(said.contains("--calibrate") && !folder.join("x.onnx").exists(), "{said}");
+        said
+    };
+    let mlp = refused("mlp", "--calibrate", 2);
+    assert!(mlp.contains("mlp trains mlp, not af-kan") && mlp.contains("does not depend on its batch"), "{mlp}");
+    let file = refused("file", "--calibrate", 2);
+    assert!(file.contains("kan.frit, not af-kan") && file.contains("built-in network"), "{file}");
+    let model = refused("kan.frit", "--calibrate=8", 2);
+    assert!(model.contains("kan.frit is no folder of a run") && model.contains("frit train af-kan"), "{model}");
+    assert!(refused("run", "--calibrate=0", 2).contains("0 is not in 1.."));
+    assert!(fails(folder, &["export", "nowhere", "-o", "x.onnx", "--calibrate"], 1).contains("nowhere"));
+    // Other data than was trained on, and none.
+    let text = std::fs::read_to_string(folder.join("train.csv")).unwrap();
+    std::fs::write(folder.join("train.csv"), text.clone() + "0.5,0.25,1\n").unwrap();
+    let other = refused("run", "--calibrate", 1);
+    assert!(other.contains("train.csv: other data than run trained on") && other.contains("config.toml"), "{other}");
+    std::fs::remove_file(folder.join("train.csv")).unwrap();
+    let absent = refused("run", "--calibrate", 1);
+    assert!(absent.contains("train.csv: ") && absent.contains("[data] in run/config.toml"), "{absent}");
+    // Found where the settings say it is now.
+    std::fs::write(folder.join("moved.csv"), text).unwrap();
+    let settings = folder.join("run/config.toml");
+    let moved = std::fs::read_to_string(&settings).unwrap().replace("train.csv", "moved.csv");
+    std::fs::write(&settings, moved).unwrap();
+    succeeds(folder, &["export", "run", "-o", "x.onnx", "--calibrate"]);
 }
 
 #[test]

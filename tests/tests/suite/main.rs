@@ -11,6 +11,7 @@ mod faults;
 mod filetests;
 mod fuel;
 mod guards;
+mod newest;
 mod prepare;
 mod proofs;
 mod random;

@@ -5,7 +5,9 @@ use prost::Message;
 use super::*;
 use crate::graph::{Function, Node};
 use crate::onnx::proto::{AttributeProto, NodeProto};
-use crate::onnx::proto::{DataType, TensorProto};
+use crate::onnx::proto::{
+    DataType, OpaqueTypeProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, TypeValue,
+};
 use crate::onnx::read_value;
 use crate::onnx::testing::*;
 use crate::op::{AttrValue, Op};
@@ -271,6 +273,36 @@ fn one_report_lists_everything_that_is_missing() {
         "op com.acme.Magic (opset 3) at `d_node`",
     ];
     assert_eq!(refusal(&m), lines.join("\n  "));
+}
+
+#[test]
+fn the_newest_format_is_read_and_only_what_it_adds_is_refused() {
+    let newest = |ir_version, nodes| ModelProto {
+        ir_version: Some(ir_version),
+        opset_import: vec![opset("", 28)],
+        ..unary(nodes)
+    };
+    let swiglu = newest(14, vec![node("SwiGLU", "x x", "y")]);
+    assert!(matches!(&onnx_node(&infer(&swiglu), "SwiGLU").op, Op::Onnx { since_version: 28, .. }));
+    let later = refusal(&newest(15, vec![node("Neg", "x", "y")]));
+    assert!(later.contains("IR version 15 (1..=14 are known)"), "{later}");
+    let opset_29 = ModelProto { opset_import: vec![opset("", 29)], ..newest(14, vec![node("Neg", "x", "y")]) };
+    assert!(refusal(&opset_29).contains("ai.onnx 29 (6 to 28 are known)"));
+    // Element types and opaque types, by name and user.
+    let typed = |value: TypeValue| {
+        let mut model = newest(14, vec![node("Identity", "x", "y")]);
+        let input = &mut model.graph.as_mut().unwrap().input[0];
+        input.r#type = Some(TypeProto { value: Some(value), ..TypeProto::default() });
+        refusal(&model)
+    };
+    for (code, name) in [(27, "FLOAT6E2M3"), (28, "FLOAT6E3M2"), (29, "29")] {
+        let tensor = TensorTypeProto { elem_type: Some(code), shape: Some(TensorShapeProto::default()) };
+        let said = typed(TypeValue::TensorType(tensor));
+        assert!(said.contains(&format!("element type {name} at `x`")), "{said}");
+    }
+    let opaque = OpaqueTypeProto { domain: Some("com.acme".into()), name: Some("Table".into()) };
+    let said = typed(TypeValue::OpaqueType(opaque));
+    assert!(said.contains("opaque com.acme.Table at `x`"), "{said}");
 }
 
 #[test]

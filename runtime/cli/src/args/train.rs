@@ -28,6 +28,16 @@ pub(super) const TRAIN_HELP: &str = "Examples:\n  \
     reshaped to the input where they have as many numbers (784 to 1x28x28). A model with a fixed batch takes data that comes \
     in such batches. `frit export RUN -o X.onnx` writes the model again, node for node, with the trained weights.";
 
+/// What stands under the help of `frit export`.
+pub(super) const EXPORT_HELP: &str = "Examples:\n  \
+    frit export runs/af-kan-fashion-mnist -o best.onnx\n  \
+    frit export runs/af-kan-fashion-mnist -o single.onnx --calibrate\n  \
+    frit export model.frit -o model.onnx\n\n\
+    An AF-KAN maps the bases of a layer to 0 to 1 by the least and the largest of the whole batch, so that what a record \
+    gives\ndepends on the others in its batch. With --calibrate these are constants of the model: the extremes over \
+    training records, layer by\nlayer. A record then gives the same in any batch, and alone. --calibrate=N measures on N \
+    records, drawn by the run's seed; the\ndata has to be where the run's config.toml says.";
+
 /// What stands under the help of `frit bench`.
 pub(super) const BENCH_HELP: &str = "Examples:\n  \
     frit bench model.onnx --threads 1\n  \
@@ -223,6 +233,9 @@ pub(crate) struct ExportArgs {
     /// Where to write
     #[arg(short, long, value_name = "FILE.onnx", value_hint = ValueHint::FilePath)]
     pub(crate) output: PathBuf,
+    /// Scale an AF-KAN's bases by constants, measured on N training records or all: what a record gives depends on it alone
+    #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) calibrate: Option<Option<u64>>,
     #[command(flatten)]
     pub(crate) flags: CompileFlags,
     #[command(flatten)]

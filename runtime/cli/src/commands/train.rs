@@ -30,6 +30,9 @@ use crate::watch::{Watch, percent};
 /// Whether somebody asked the run to stop.
 static STOP: AtomicBool = AtomicBool::new(false);
 
+/// The built-in AF-KAN's name.
+pub(crate) const AF_KAN: &str = "af-kan";
+
 /// Folder of runs that were not given one.
 const RUNS: &str = "runs";
 
@@ -66,9 +69,9 @@ fn stepper(config: &Config, data: &TrainingData, options: &CompileOptions, room:
 
 /// The network that settings name: built in, or a file.
 pub(crate) fn network(config: &Config) -> Done<Module> {
-    let (layers, grid, order) = (config.network.layers.clone(), config.network.grid, config.network.order);
+    let layers = config.network.layers.clone();
     let built = match config.model.as_str() {
-        "af-kan" => AfKan { layers, grid, order, ..AfKan::default() }.module(config.seed),
+        AF_KAN => af_kan(config).module(config.seed),
         "mlp" => {
             Mlp { layers, activation_last: !config.network.activation_first, ..Mlp::default() }.module(config.seed)
         }
@@ -82,9 +85,15 @@ pub(crate) fn network(config: &Config) -> Done<Module> {
     })
 }
 
+/// The AF-KAN that settings describe.
+pub(crate) fn af_kan(config: &Config) -> AfKan {
+    let (layers, grid, order) = (config.network.layers.clone(), config.network.grid, config.network.order);
+    AfKan { layers, grid, order, ..AfKan::default() }
+}
+
 /// Whether a model is built in: its name is no path.
 pub(crate) fn is_built_in(model: &str) -> bool {
-    matches!(model, "af-kan" | "mlp")
+    matches!(model, AF_KAN | "mlp")
 }
 
 /// Trains what `make` builds, until `stop`.
