@@ -8,7 +8,8 @@
 //!
 //! So ops are numbered by the barriers before them, and for each level the cheapest cut is found between what lies in
 //! memory and what the level asks for: ops on its far side are copied, values on it are stored. The costs are those of
-//! [`super::cost`]; the cut is a maximal flow. Greater memory cost means more recomputation.
+//! [`super::cost`]; the cut is a maximal flow. Greater memory cost means more recomputation. An elementary function that
+//! levels before compute again counts for each of them: stored, they read it too.
 //!
 //! ```text
 //!   memory --load--> x --> exp --> mul --> phi --> sum --> barrier --> gradient

@@ -5,6 +5,8 @@
 //!        '--[call]--> stream addresses and parameters laid out in the frame, the call, lanes combined
 //! ```
 //!
+//! A strip that asks what is the same in all lanes is several, one for each answer (`unswitch`).
+//!
 //! A leaf is `extern "C" fn(streams, params, accumulators, n, functions)`:
 //! - `streams`: a [`StreamArg`] each, where element 0 lies and how many bytes the next is away;
 //! - `params`: 64 bytes each, one value of 4 bytes 16 times over;
