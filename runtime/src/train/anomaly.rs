@@ -46,13 +46,9 @@ impl Search {
         Search { module, options }
     }
 
-    /// The module compiled for batches of any size.
-    ///
-    /// # Errors
-    /// What the compiler refuses.
-    pub(super) fn compile(&self, options: &CompileOptions) -> Result<Vec<Model>, StepperError> {
-        let options = CompileOptions { fuel: None, dump_dir: None, ..options.clone() };
-        Ok(vec![Model::compile(self.module.clone(), &options)?.model])
+    /// The module.
+    pub(super) fn module(&self) -> &Module {
+        &self.module
     }
 
     /// Names the op that gave the first value that is not finite, on the way to the output `result` of `function`;

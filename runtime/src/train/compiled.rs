@@ -224,19 +224,20 @@ impl CompiledStepper {
         made.params = params;
         let mut values: IndexMap<String, Param> = values;
         let search = Search::new(made.clone(), options.clone());
-        let train_step = made.functions.get("train_step");
-        let (extents, sample) = sample_of(train_step.ok_or_else(|| no_function("train_step"))?, sample)?;
+        let train_step = made.functions.get("train_step").ok_or_else(|| no_function("train_step"))?;
+        let (extents, sample) = sample_of(train_step, sample)?;
         let fixed_batch = extents[0].known().and_then(|n| usize::try_from(n).ok());
-        let wanted = Wanted::of(&made.functions["train_step"], &extents, &sample, room);
+        let wanted = Wanted::of(train_step, &extents, &sample, room);
+        let sizes = wanted.plans();
         let spare = room.limit.map(|_| made.clone());
-        let mut models = plans::compile(made, &wanted.plans(), &options)?;
+        let mut models = plans::compile(made, &sizes, &options)?;
         if let (Some(limit), Some(made)) = (room.limit, spare) {
             let held = values.values().map(|param| param.value.bytes().len() as u64).sum();
             let fit = Fit { options: &options, sample: &sample, room, limit, kept: config.detect_anomaly, held };
-            if let Some(thrifty) = fit.thrifty(&made, &wanted.plans(), &models)? {
+            if let Some(thrifty) = fit.thrifty(&made, &sizes, &models)? {
                 models.clear();
                 options = thrifty;
-                models = plans::compile(made, &wanted.plans(), &options)?;
+                models = plans::compile(made, &sizes, &options)?;
             }
         }
         let plans = Plans::new(&models, &wanted)?;
@@ -374,7 +375,7 @@ impl Stepper for CompiledStepper {
         let mut inputs: Vec<InputRef<'_>> =
             vec![view(DType::F32, &extents, batch.inputs).into(), targets(batch, &mut target).into()];
         inputs.extend(numbers.chunks(1).map(|n| InputRef::from(view(DType::F32, &[], n))));
-        let more = || self.search.compile(&self.options);
+        let more = || plans::open(self.search.module(), &self.options);
         let step = self.plans.ready(batch.len, Part::Step, more)?;
         step.step(&inputs, &mut self.states)?;
         Ok(StepResult {
@@ -392,7 +393,7 @@ impl Stepper for CompiledStepper {
             let view = self.states.get(at).and_then(StateBuffer::view);
             inputs.push(view.ok_or_else(|| RunError::Internal("state that grows".to_owned()))?.into());
         }
-        let more = || self.search.compile(&self.options);
+        let more = || plans::open(self.search.module(), &self.options);
         let evaluate = self.plans.ready(batch.len, Part::Evaluate, more)?;
         evaluate.run(&inputs)?;
         // After the loss, where there is one.

@@ -49,7 +49,7 @@ impl Fit<'_> {
     ) -> Result<Option<CompileOptions>, StepperError> {
         // Kernels that have no code yet take scratch memory like those that have.
         let planned = |found: &[&Plan], scratch: u64| -> Result<MemoryPlan, StepperError> {
-            let of: Vec<_> = found.iter().zip(plans).map(|(plan, (_, sizes))| (*plan, sizes.clone())).collect();
+            let of: Vec<_> = found.iter().zip(plans).map(|(plan, (_, sizes))| (*plan, sizes.as_slice())).collect();
             let mut step = step_memory(&of, self.sample, self.kept)?;
             step.scratch = step.scratch.max(scratch);
             Ok(self.room.plan(step, step.state.saturating_sub(self.held)))
@@ -98,13 +98,13 @@ impl Fit<'_> {
 }
 
 /// What steps and evaluations take: of each plan on batches of these sizes, in turn and in the same memory.
-pub(super) fn step_memory(plans: &[(&Plan, Vec<usize>)], sample: &[usize], kept: bool) -> Result<StepMemory, RunError> {
+pub(super) fn step_memory(plans: &[(&Plan, &[usize])], sample: &[usize], kept: bool) -> Result<StepMemory, RunError> {
     let entry = |plan: &Plan, name: &str| plan.entries.iter().find(|(entry, _)| entry == name).map(|(_, id)| *id);
     let threads = Pool::global().threads();
     let mut taken = Footprint::default();
     for (plan, sizes) in plans {
         for id in ["train_step", "evaluate"].into_iter().filter_map(|name| entry(plan, name)) {
-            for size in sizes {
+            for size in *sizes {
                 let shapes = shapes(&plan.programs[id.index()].inputs, sample, *size);
                 taken = taken.or(footprint_of(plan, id, &shapes, threads)?);
             }

@@ -33,15 +33,20 @@ pub(super) fn by_result(strip: &Strip) -> Strip {
     // Products of accumulators, which come last here, are no ops of the strip.
     let mut by_result = order(&with_products(strip));
     by_result.retain(|i| *i < strip.ops.len());
+    with_ops(strip, &by_result, &|v| v)
+}
+
+/// The strip of some of its ops, in this order; `same` says which of them gives a value.
+pub(super) fn with_ops(strip: &Strip, kept: &[usize], same: &dyn Fn(Val) -> Val) -> Strip {
     let mut place = vec![0; strip.ops.len()];
-    for (new, old) in by_result.iter().enumerate() {
+    for (new, old) in kept.iter().enumerate() {
         if let Some(slot) = place.get_mut(*old) {
             *slot = new as Val;
         }
     }
-    let moved = |v: Val| place.get(v as usize).copied().unwrap_or(v);
-    let mut out = Strip { ops: Vec::with_capacity(strip.ops.len()), ..strip.clone() };
-    for typed in by_result.iter().filter_map(|i| strip.ops.get(*i)) {
+    let moved = |v: Val| place.get(same(v) as usize).copied().unwrap_or(v);
+    let mut out = Strip { ops: Vec::with_capacity(kept.len()), ..strip.clone() };
+    for typed in kept.iter().filter_map(|i| strip.ops.get(*i)) {
         out.ops.push(TypedOp { op: renamed(typed.op, &moved), ..*typed });
     }
     for acc in &mut out.accs {
@@ -65,7 +70,7 @@ fn with_products(strip: &Strip) -> Cow<'_, Strip> {
     Cow::Owned(all)
 }
 
-pub(super) fn renamed(op: Op, moved: &dyn Fn(Val) -> Val) -> Op {
+fn renamed(op: Op, moved: &dyn Fn(Val) -> Val) -> Op {
     match op {
         Op::Const(_) | Op::Param(_) | Op::Load(_) => op,
         Op::Store(s, v) => Op::Store(s, moved(v)),

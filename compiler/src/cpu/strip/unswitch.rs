@@ -8,7 +8,7 @@
 //!  strip with select(%p, a, b)  --->  [select = b, what only a needs is gone], [select = a, ...]; call: %p ? 2nd : 1st
 //! ```
 
-use super::schedule::renamed;
+use super::schedule::with_ops;
 use super::{Op, Strip, TypedOp, Val, operands};
 
 /// Conditions that a strip is written out for: each doubles its code.
@@ -72,30 +72,13 @@ pub(super) fn assuming(strip: &Strip, param: u32, holds: bool) -> Strip {
         need(v, &mut needed);
     }
     for (i, typed) in strip.ops.iter().enumerate().rev() {
-        let stores = matches!(typed.op, Op::Store(..));
-        if stores {
+        if matches!(typed.op, Op::Store(..)) {
             need(i as Val, &mut needed);
         }
         if needed.get(i) == Some(&true) {
             operands(&typed.op).for_each(|v| need(v, &mut needed));
         }
     }
-    let mut place: Vec<Val> = vec![0; strip.ops.len()];
-    let mut ops = Vec::with_capacity(strip.ops.len());
-    for (i, typed) in strip.ops.iter().enumerate() {
-        if needed.get(i) == Some(&true) {
-            let moved = |v: Val| place.get(settled(v) as usize).copied().unwrap_or(v);
-            let op = TypedOp { op: renamed(typed.op, &moved), ..*typed };
-            if let Some(slot) = place.get_mut(i) {
-                *slot = ops.len() as Val;
-            }
-            ops.push(op);
-        }
-    }
-    let moved = |v: Val| place.get(settled(v) as usize).copied().unwrap_or(v);
-    let mut accs = strip.accs.clone();
-    for acc in &mut accs {
-        (acc.value, acc.factor) = (moved(acc.value), acc.factor.map(moved));
-    }
-    Strip { streams: strip.streams.clone(), params: strip.params.clone(), ops, accs }
+    let kept: Vec<usize> = (0..strip.ops.len()).filter(|i| needed.get(*i) == Some(&true)).collect();
+    with_ops(strip, &kept, &settled)
 }

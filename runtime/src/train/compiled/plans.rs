@@ -9,7 +9,6 @@
 //!  batch of 16  --->  open plan   (train_step, evaluate)  --- one arena, one state
 //! ```
 
-use frit_compiler::plan::Plan;
 use frit_ir::{Function, Module};
 
 use super::super::memory::{Room, StepMemory};
@@ -66,32 +65,33 @@ fn fixed(step: &Function, extents: &[frit_ir::Dim], sample: &[usize], batch: usi
     (!found.is_empty()).then_some(found)
 }
 
-/// Compiles a module for each of some plans, side by side.
+/// Compiles a module for each of some plans, side by side; what is dumped is of the first.
 pub(super) fn compile(
     module: Module,
     plans: &[(Extents, Vec<usize>)],
     options: &CompileOptions,
 ) -> Result<Vec<Model>, StepperError> {
-    let one = |module: Module, extents: &Extents, first: bool| {
-        let mut options = CompileOptions { dims: extents.clone(), ..options.clone() };
-        if !first {
-            // Dumps and counts are of the first.
-            (options.dump_dir, options.fuel) = (None, None);
-        }
-        Model::compile(module, &options).map(|compiled| compiled.model)
-    };
     let Some(((first, _), rest)) = plans.split_first() else { return Ok(Vec::new()) };
     let rest: Vec<(&Extents, Module)> = rest.iter().map(|(extents, _)| (extents, module.clone())).collect();
-    let one = &one;
+    let others = &CompileOptions { dump_dir: None, ..options.clone() };
     std::thread::scope(|scope| {
         let others: Vec<_> =
-            rest.into_iter().map(|(extents, module)| scope.spawn(move || one(module, extents, false))).collect();
-        let mut made = vec![one(module, first, true)?];
+            rest.into_iter().map(|(extents, module)| scope.spawn(move || one(module, extents, others))).collect();
+        let mut made = vec![one(module, first, options)?];
         for other in others {
             made.push(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
         }
         Ok(made)
     })
+}
+
+/// Compiles a module for batches of any size, beside plans that are there.
+pub(super) fn open(module: &Module, options: &CompileOptions) -> Result<Model, StepperError> {
+    one(module.clone(), &Extents::new(), &CompileOptions { dump_dir: None, ..options.clone() })
+}
+
+fn one(module: Module, extents: &Extents, options: &CompileOptions) -> Result<Model, StepperError> {
+    Ok(Model::compile(module, &CompileOptions { dims: extents.clone(), ..options.clone() })?.model)
 }
 
 /// Which function of a pair.
@@ -135,11 +135,11 @@ impl Plans {
         &mut self,
         len: usize,
         part: Part,
-        more: impl FnOnce() -> Result<Vec<Model>, StepperError>,
+        more: impl FnOnce() -> Result<Model, StepperError>,
     ) -> Result<&mut Context, StepError> {
         let place = self.place(len, part);
         if place >= self.contexts.len() {
-            self.contexts.extend(contexts(&more()?)?);
+            self.contexts.extend(contexts(&[more()?])?);
         }
         if let Ok([next, last]) = self.contexts.get_disjoint_mut([place, self.last]) {
             next.take_over(last);
@@ -150,12 +150,8 @@ impl Plans {
 
     /// What batches of these sizes take.
     pub(super) fn memory(&self, batches: &[usize], sample: &[usize], kept: bool) -> Result<StepMemory, StepError> {
-        let mut plans: Vec<(&Plan, Vec<usize>)> = Vec::new();
-        for &len in batches {
-            if let Some(context) = self.contexts.get(self.place(len, Part::Step)) {
-                plans.push((context.model().plan(), vec![len]));
-            }
-        }
+        let plan = |len: &usize| self.contexts.get(self.place(*len, Part::Step)).map(|c| c.model().plan());
+        let plans: Vec<_> = batches.iter().filter_map(|len| Some((plan(len)?, std::slice::from_ref(len)))).collect();
         Ok(fit::step_memory(&plans, sample, kept)?)
     }
 }
