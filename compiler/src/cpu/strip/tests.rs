@@ -215,33 +215,61 @@ fn agree(seed: u64, rng: &mut Rng, strip: &Strip, target: &Arc<Target>, value: f
         evaluate(strip, &mut expected, &params, &mut expected_accs, n).unwrap();
 
         for (name, code) in &leaves {
-            // At an odd address, between guards.
-            let mut actual: Vec<Vec<u8>> = memory.iter().map(|m| [&[0xa5; 65][..], m, &[0xa5; 64]].concat()).collect();
-            let args: Vec<StreamArg> = actual
-                .iter_mut()
-                .zip(&steps)
-                .map(|(m, step)| StreamArg { base: m[65..].as_mut_ptr(), step: *step as i64 })
-                .collect();
-            let splats: Vec<[u32; 16]> = params.iter().map(|p| [lane_bits(*p); 16]).collect();
-            let mut accs: Vec<[u32; 16]> = vec![[rng.below(1 << 30) as u32; 16]; start.len()];
-            call(code, &args, &splats, &mut accs, n);
-            let about = format!("seed {seed}, n {n}, {name}");
-            for (i, ((m, e), stream)) in actual.iter().zip(&expected).zip(&strip.streams).enumerate() {
-                assert!(m[..65].iter().chain(&m[m.len() - 64..]).all(|b| *b == 0xa5), "{about}: outside of {i}");
-                let inside = &m[65..m.len() - 64];
-                for (k, (a, b)) in inside.chunks(e.step).zip(e.bytes.chunks(e.step)).enumerate() {
-                    let size = stream.dtype.size();
-                    assert!(same(stream.dtype, a, b) && a[size..] == b[size..], "{about}: {i}[{k}]: {strip:#?}");
+            for shared in [vec![None; strip.streams.len()], over_loads(strip, &steps)] {
+                // At an odd address, between guards.
+                let mut actual: Vec<Vec<u8>> =
+                    memory.iter().map(|m| [&[0xa5; 65][..], m, &[0xa5; 64]].concat()).collect();
+                let mut args: Vec<StreamArg> = actual
+                    .iter_mut()
+                    .zip(&steps)
+                    .map(|(m, step)| StreamArg { base: m[65..].as_mut_ptr(), step: *step as i64 })
+                    .collect();
+                for (k, over) in shared.iter().enumerate() {
+                    args[k] = args[over.unwrap_or(k)];
                 }
-            }
-            for (j, (a, e)) in accs.iter().zip(&expected_accs).enumerate() {
-                for (lane, (a, e)) in a.iter().zip(e).enumerate() {
-                    let a = Scalar { dtype: e.dtype, bits: u64::from(*a) };
-                    assert!(a.same(*e), "{about}: accumulator {j} lane {lane}: {a:?} {e:?} {strip:#?}");
+                let splats: Vec<[u32; 16]> = params.iter().map(|p| [lane_bits(*p); 16]).collect();
+                let mut accs: Vec<[u32; 16]> = vec![[rng.below(1 << 30) as u32; 16]; start.len()];
+                call(code, &args, &splats, &mut accs, n);
+                let about = format!("seed {seed}, n {n}, {name}, over {shared:?}");
+                for (i, m) in actual.iter().enumerate() {
+                    // What lies there in the end: the values of the stream that was written over it.
+                    let i = shared.iter().position(|over| *over == Some(i)).unwrap_or(i);
+                    let (e, stream) = (&expected[i], &strip.streams[i]);
+                    assert!(m[..65].iter().chain(&m[m.len() - 64..]).all(|b| *b == 0xa5), "{about}: outside of {i}");
+                    if shared[i].is_some_and(|over| m.as_ptr() != actual[over].as_ptr()) {
+                        continue;
+                    }
+                    let inside = &m[65..m.len() - 64];
+                    for (k, (a, b)) in inside.chunks(e.step).zip(e.bytes.chunks(e.step)).enumerate() {
+                        let size = stream.dtype.size();
+                        assert!(same(stream.dtype, a, b) && a[size..] == b[size..], "{about}: {i}[{k}]: {strip:#?}");
+                    }
+                }
+                for (j, (a, e)) in accs.iter().zip(&expected_accs).enumerate() {
+                    for (lane, (a, e)) in a.iter().zip(e).enumerate() {
+                        let a = Scalar { dtype: e.dtype, bits: u64::from(*a) };
+                        assert!(a.same(*e), "{about}: accumulator {j} lane {lane}: {a:?} {e:?} {strip:#?}");
+                    }
                 }
             }
         }
     }
+}
+
+/// Of each stream that is stored: a stream of the same places that is only loaded, and only before any store; each of
+/// these once.
+fn over_loads(strip: &Strip, steps: &[usize]) -> Vec<Option<usize>> {
+    let mut over = vec![None; strip.streams.len()];
+    let first = strip.ops.iter().position(|o| matches!(o.op, Op::Store(..))).unwrap_or(strip.ops.len());
+    let late = |k: usize| strip.ops.iter().skip(first).any(|o| o.op == Op::Load(k as u32));
+    for (i, stream) in strip.streams.iter().enumerate().filter(|(_, s)| s.stored && !s.loaded) {
+        over[i] = (0..strip.streams.len()).find(|k| {
+            let of = &strip.streams[*k];
+            let fits = of.dtype.size() == stream.dtype.size() && steps[*k] == steps[i];
+            of.loaded && !of.stored && fits && !late(*k) && !over.contains(&Some(*k))
+        });
+    }
+    over
 }
 
 #[test]

@@ -102,6 +102,7 @@ impl Select<'_> {
     pub(super) fn write(&mut self, stream: u32, v: Val, dtype: DType) -> Result<(), Unsupported> {
         let k = stream as usize;
         let (tail, staged) = (self.shape.tail, self.streams.staged(k, self.shape.tail));
+        self.read_before_store();
         let mut x = if dtype == DType::Bool { self.bits_of(v, 1)? } else { self.reg(v)? };
         let ins = match dtype.size() {
             _ if staged => &t::STORE,

@@ -5,6 +5,9 @@
 //! that are read once are memory operands; the allocator then keeps the busiest constants in registers that are left
 //! over ([`Pin`]).
 //!
+//! Loads keep their place before stores: what a load stands for is in a register before any store behind it is written,
+//! since another stream may be the same memory, of the same elements.
+//!
 //! Lanes hold types as the page of [`super::super::lanes`] says, but for bools with AVX-512, which live in mask
 //! registers. A strip that needs anything else is refused, and another back end takes it.
 
@@ -48,6 +51,8 @@ pub(super) struct Select<'a> {
     places: Vec<Option<Place>>,
     pub(super) uses: Vec<u32>,
     last: Vec<usize>,
+    /// The last op at which a value's place is read: what an op absorbs, it reads.
+    reach: Vec<usize>,
     /// Of each stream: the value that this element was last given.
     pub(super) written: Vec<Option<Val>>,
     /// Comparisons that their only user absorbs: see [`absorbed`].
@@ -64,6 +69,31 @@ pub(super) struct Select<'a> {
     pub(super) at: usize,
     pub(super) group: usize,
     pub(super) copy: usize,
+}
+
+/// Of each value, the last op that reads it, by itself or for what it absorbs; accumulators read with the op that makes
+/// the last of their operands.
+fn reach(strip: &Strip, absorbed: &[bool]) -> Vec<usize> {
+    let mut reach = vec![0; strip.ops.len()];
+    let mut read = |v: Val, at: usize| {
+        if let Some(slot) = reach.get_mut(v as usize) {
+            *slot = at.max(*slot);
+        }
+        reach.get(v as usize).copied()
+    };
+    for acc in &strip.accs {
+        let at = acc.operands().max().unwrap_or(0) as usize;
+        acc.operands().for_each(|v| {
+            read(v, at);
+        });
+    }
+    for (i, typed) in strip.ops.iter().enumerate().rev() {
+        let at = if absorbed.get(i) == Some(&true) { read(i as Val, i).unwrap_or(i) } else { i };
+        operands(&typed.op).for_each(|v| {
+            read(v, at);
+        });
+    }
+    reach
 }
 
 /// Sign bit of a lane.
@@ -100,6 +130,7 @@ impl<'a> Select<'a> {
         if asm.isa.masks() {
             merged(strip, &uses, &mut absorbed);
         }
+        let reach = reach(strip, &absorbed);
         let (places, written) = (vec![None; count], vec![None; strip.streams.len()]);
         let (at, group, copy) = (0, 0, 0);
         let usual = usual.filter(|_| matches!(shape.part, Part::Usual | Part::First));
@@ -120,6 +151,7 @@ impl<'a> Select<'a> {
             places,
             uses,
             last,
+            reach,
             written,
             absorbed,
             combined: vec![false; strip.accs.len()],
@@ -365,6 +397,20 @@ impl<'a> Select<'a> {
                 Source::Mem(mem, splat)
             }
         })
+    }
+
+    /// Brings into registers what has yet to be read from streams: the store that follows may be to the same memory.
+    pub(super) fn read_before_store(&mut self) {
+        for v in 0..self.places.len() {
+            let Some(Some(Place::Mem(mem, splat))) = self.places.get(v).copied() else { continue };
+            if self.reach.get(v).is_none_or(|reach| *reach < self.at) || self.is_uniform(v as Val) {
+                continue;
+            }
+            let reg = self.load(mem, splat);
+            if let Some(place) = self.places.get_mut(v) {
+                *place = Some(Place::Reg(reg));
+            }
+        }
     }
 
     fn in_memory(&self, v: Val) -> bool {
