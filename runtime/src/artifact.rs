@@ -95,7 +95,7 @@ mod tests {
             assert_eq!(model.run(&[("x", &x)]).unwrap(), expected);
             assert!(model.run(&[("x", &other)]).is_err(), "the value that it was compiled for is still guarded");
         }
-        std::fs::write(&path, b"fritc 4\n").unwrap();
+        std::fs::write(&path, b"fritc 5\n").unwrap();
         assert!(matches!(Model::load_artifact(&path, true), Err(LoadError::Artifact { .. })));
     }
 }

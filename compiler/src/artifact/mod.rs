@@ -34,7 +34,7 @@ use crate::plan::{Constant, Guard, Plan};
 use codec::{Codec, Reader};
 
 /// First bytes of every artifact: the word, and [`VERSION`] as a digit or a letter.
-const MAGIC: &[u8; 8] = b"fritc 4\n";
+const MAGIC: &[u8; 8] = b"fritc 5\n";
 /// Where the version stands in [`MAGIC`].
 const VERSION_AT: usize = 6;
 /// Version of the layout: of sections, and of what a plan may hold. A new step, library call or field is a new version.

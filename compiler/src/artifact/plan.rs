@@ -121,6 +121,7 @@ variants! {
         6 State(index);
         7 Prefix(of);
         8 Prepared(output);
+        9 Over(of);
     }
     StateForm {
         0 InPlace { storage };

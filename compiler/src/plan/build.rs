@@ -27,6 +27,8 @@ mod guards;
 mod inplace;
 mod library;
 mod lives;
+mod over;
+mod overwrite;
 mod prepare;
 mod programs;
 mod symbols;
@@ -34,6 +36,7 @@ mod symbols;
 use append::Appends;
 use epilogue::Epilogues;
 use lives::lives;
+pub(super) use over::same_bytes;
 use prepare::Preparation;
 use symbols::{bind_symbols, bound_by, check_symbols, late_symbols, result_binds};
 
@@ -348,6 +351,7 @@ impl PlanBuilder<'_> {
         }
         self.states(&mut b, donations, refused)?;
         self.prepare(&mut b);
+        over::take_over(&mut b.program, &self.built.kernels);
         lives(&mut b.program, &self.built.kernels);
         check_symbols(&b, name)?;
         self.built.plan.programs.push(b.program);
@@ -767,6 +771,6 @@ fn own_memory(b: &mut Building, slot: SlotId) -> SlotId {
             b.push(Step::Copy { from: slot, to: copy });
             copy
         }
-        Place::Arena { .. } | Place::Late | Place::Alias(_) | Place::Host => slot,
+        Place::Arena { .. } | Place::Late | Place::Alias(_) | Place::Over(_) | Place::Host => slot,
     }
 }

@@ -2,10 +2,14 @@
 //!
 //! A plan may come from a file. [`Plan::check`] is called once when a model is made; afterwards every slot, extent,
 //! symbol, constant, kernel and program that a step names exists, aliases lead to earlier slots, programs call earlier
-//! programs only (so that no run recurses), and code entries lie inside the code.
+//! programs only (so that no run recurses), and code entries lie inside the code. Lives of arena slots hold all steps that
+//! touch them (P2). What lies over another slot has its size, is first touched by a kernel, and no step touches the other
+//! one afterwards (P4); in which order that kernel itself reads and writes is in its code, which is taken on trust like all
+//! code.
 
 use frit_ir::{DType, Dim, ValueType};
 
+use super::build::same_bytes;
 use super::{DimId, Guard, LibraryCall, Place, Plan, Program, Slot, SlotId, State, StateForm, Step};
 
 /// What is wrong, in words.
@@ -42,6 +46,25 @@ impl Plan {
             checker.program().map_err(|what| format!("program `{}`: {what}", program.name))?;
         }
         Ok(())
+    }
+}
+
+/// All slots that a step reads or writes.
+fn touches(step: &Step) -> Vec<SlotId> {
+    match step {
+        Step::Kernel { arguments, .. } => arguments.clone(),
+        Step::Library { operands, results, .. } => operands.iter().chain(results).copied().collect(),
+        Step::Compact { mask, result, .. } => vec![*mask, *result],
+        Step::If { condition, arguments, results, .. } => {
+            [condition].into_iter().chain(arguments).chain(results).copied().collect()
+        }
+        Step::Loop { trip, condition, arguments, results, .. } => {
+            [trip, condition].into_iter().chain(arguments).chain(results).copied().collect()
+        }
+        Step::Call { arguments, results, .. } => arguments.iter().chain(results).copied().collect(),
+        Step::Assert { condition, .. } => vec![*condition],
+        Step::Sequence { operands, result, .. } => operands.iter().chain([result]).copied().collect(),
+        Step::Copy { from, to } => vec![*from, *to],
     }
 }
 
@@ -90,7 +113,35 @@ impl Checker<'_> {
         for (index, state) in states.iter().enumerate() {
             self.state(index, state).map_err(|what| format!("state {index}: {what}"))?;
         }
-        steps.iter().try_for_each(|step| self.step(step))
+        steps.iter().try_for_each(|step| self.step(step))?;
+        self.lives()
+    }
+
+    /// Steps touch arena slots within their lives, and no slot that another one lies over.
+    fn lives(&self) -> Checked {
+        let Program { outputs, slots, steps, .. } = self.program;
+        // Values and the steps that touch them, in order; the caller reads outputs behind the last.
+        let mut touched: Vec<Vec<usize>> = vec![Vec::new(); slots.len()];
+        let of_steps = steps.iter().enumerate().flat_map(|(at, step)| touches(step).into_iter().map(move |s| (at, s)));
+        for (at, slot) in of_steps.chain(outputs.iter().map(|o| (steps.len(), o.slot))) {
+            touched[self.program.value(slot).index()].push(at);
+            if let Place::Arena { first, last } = slots[self.program.root(slot).index()].place {
+                ensure((first as usize..=last as usize).contains(&at), || {
+                    format!("step {at} touches slot {}, which lives from {first} to {last}", slot.0)
+                })?;
+            }
+        }
+        let mut taken = vec![false; slots.len()];
+        for (index, slot) in slots.iter().enumerate() {
+            let Place::Over(of) = slot.place else { continue };
+            let of = self.program.value(of).index();
+            let wrong = || format!("slot {index} lies over slot {of}, which is still needed");
+            ensure(!std::mem::replace(&mut taken[of], true), wrong)?;
+            let Some(begins) = touched[index].first() else { continue };
+            ensure(matches!(steps.get(*begins), Some(Step::Kernel { .. })), wrong)?;
+            ensure(touched[of].last().is_none_or(|ends| ends <= begins), wrong)?;
+        }
+        Ok(())
     }
 
     fn slot_is_sound(&self, index: usize, slot: &Slot) -> Checked {
@@ -128,6 +179,15 @@ impl Checker<'_> {
                 ensure(fits, || format!("slot {index} is no part of a state"))
             }
             Place::Alias(of) => ensure(of.index() < index, || format!("slot {index} is an alias of a later one")),
+            Place::Over(of) => {
+                let other = self.program.slots.get(of.index()).filter(|_| of.index() < index);
+                let fits = other.is_some_and(|other| {
+                    let in_arena = matches!(other.place, Place::Arena { .. } | Place::Over(_));
+                    let types = slot.ty.tensor().zip(other.ty.tensor());
+                    in_arena && types.is_some_and(|(a, b)| same_bytes(a, b))
+                });
+                ensure(fits, || format!("slot {index} lies over what is not of its size or not of the arena"))
+            }
             Place::Arena { .. } | Place::Late | Place::Host => Ok(()),
         }
     }
@@ -302,7 +362,7 @@ impl Checker<'_> {
 mod tests {
     use frit_ir::{DType, Symbol, TensorType};
 
-    use super::super::{Bind, Epilogue, Port, ProgramId};
+    use super::super::{Bind, Epilogue, KernelId, OpCounts, PlanKernel, Port, ProgramId};
     use super::*;
 
     fn passing() -> Plan {
@@ -374,6 +434,74 @@ mod tests {
             p.states[0].form = StateForm::Append { storage: SlotId(2), axis: 1, capacity: 1, len: DimId(2) };
         });
         broken("its capacity is bound twice", &|p| p.binds.push(Bind { symbol: 1, input: 1, axis: 0 }));
+    }
+
+    /// Three kernels in a row over values of one size, each result over the operand: slots 0 (an input) to 3, which is
+    /// given out from a copy.
+    fn with_overs() -> Plan {
+        let ty: ValueType = TensorType::new(DType::F32, vec![Dim::Known(8)]).into();
+        let slot = |place| Slot { ty: ty.clone(), dims: vec![DimId(0)], place };
+        let port = |name: &str, slot: u32| Port { name: name.to_owned(), ty: ty.clone(), slot: SlotId(slot) };
+        let step = |from: u32| Step::Kernel {
+            kernel: KernelId(0),
+            arguments: vec![SlotId(from), SlotId(from + 1)],
+            lens: vec![DimId(0), DimId(0)],
+            dims: Vec::new(),
+            phases: Vec::new(),
+        };
+        let program = Program {
+            inputs: vec![port("x", 0)],
+            outputs: vec![port("y", 4)],
+            dims: vec![Dim::Known(8)],
+            slots: vec![
+                slot(Place::Input(0)),
+                slot(Place::Arena { first: 0, last: 3 }),
+                slot(Place::Over(SlotId(1))),
+                slot(Place::Over(SlotId(2))),
+                slot(Place::Arena { first: 3, last: 4 }),
+            ],
+            steps: vec![step(0), step(1), step(2), Step::Copy { from: SlotId(3), to: SlotId(4) }],
+            ..Program::default()
+        };
+        let kernel = PlanKernel {
+            name: "k".to_owned(),
+            origin: String::new(),
+            code: 0,
+            phases: Vec::new(),
+            traps: Vec::new(),
+            ops: OpCounts::default(),
+        };
+        Plan { programs: vec![program], kernels: vec![kernel], ..Plan::default() }
+    }
+
+    #[test]
+    fn slots_over_what_is_needed_are_found() {
+        assert_eq!(with_overs().check(), Ok(()));
+        let broken = |what: &str, change: &dyn Fn(&mut Program)| {
+            let mut plan = with_overs();
+            change(&mut plan.programs[0]);
+            let error = plan.check().expect_err(what);
+            assert!(error.contains(what), "{what}: {error}");
+        };
+        let other: ValueType = TensorType::new(DType::F64, vec![Dim::Known(8)]).into();
+        broken("not of its size", &|p| p.slots[2].ty = other.clone());
+        broken("not of its size", &|p| p.slots[2].place = Place::Over(SlotId(0)));
+        broken("not of its size", &|p| p.slots[2].place = Place::Over(SlotId(3)));
+        broken("not of its size", &|p| p.slots[2].place = Place::Over(SlotId(9)));
+        broken("lives from 0 to 2", &|p| p.slots[1].place = Place::Arena { first: 0, last: 2 });
+        broken("lives from 1 to 3", &|p| p.slots[1].place = Place::Arena { first: 1, last: 3 });
+        broken("lives from 3 to 3", &|p| p.slots[4].place = Place::Arena { first: 3, last: 3 });
+        broken("slot 3 lies over slot 1, which is still needed", &|p| p.slots[3].place = Place::Over(SlotId(1)));
+        broken("slot 3 lies over slot 2, which is still needed", &|p| {
+            p.steps[3] = Step::Copy { from: SlotId(2), to: SlotId(4) };
+        });
+        broken("slot 2 lies over slot 1, which is still needed", &|p| {
+            p.steps[1] = Step::Copy { from: SlotId(1), to: SlotId(2) };
+        });
+        broken("slot 2 lies over slot 1, which is still needed", &|p| {
+            p.slots[1].place = Place::Arena { first: 0, last: 4 };
+            p.outputs.push(Port { slot: SlotId(1), ..p.outputs[0].clone() });
+        });
     }
 
     #[test]

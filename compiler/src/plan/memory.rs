@@ -1,8 +1,8 @@
 //! Where arena slots lie: offsets from sizes and lives.
 //!
 //! Greedy by size: the largest slot first, each at the lowest offset that is free for its whole life. The result
-//! depends on sizes and lives alone. It runs when a run's extents differ from those of the run before, so it allocates
-//! nothing when its lists have room.
+//! depends on sizes and lives alone; values that lie over each other ([`super::Place::Over`]) are one slot. It runs when a
+//! run's extents differ from those of the run before, so it allocates nothing when its lists have room.
 
 /// Alignment of every slot, bytes: a full vector and a cache line.
 pub const ALIGN: usize = 64;

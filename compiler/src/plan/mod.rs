@@ -13,7 +13,8 @@
 //!
 //! What always holds: P1 a step reads only slots that an earlier step (or the caller) wrote; P2 two arena slots whose
 //! lives overlap do not overlap in memory; P3 every extent a step uses is bound before it; P4 no step reads a donated
-//! input after a step that writes over it ([`State`]); P5 what its ops need of extents is guarded, so that no
+//! input after a step that writes over it ([`State`]), nor a slot after the kernel that writes another over it
+//! ([`Place::Over`]), and that kernel reads each element before; P5 what its ops need of extents is guarded, so that no
 //! kernel leaves its buffers.
 
 pub mod build;
@@ -272,6 +273,8 @@ pub enum Place {
     Late,
     /// The same bytes as another slot.
     Alias(SlotId),
+    /// The memory of another slot, from the kernel on that reads that for the last time and writes this.
+    Over(SlotId),
     /// The memory of a state, by its index: the caller's, or the run's own where the caller keeps no state.
     State(u32),
     /// The first bytes of another slot.
@@ -558,8 +561,17 @@ impl Program {
         out.extend(self.dims.iter().map(|d| d.eval(&lookup)));
     }
 
-    /// The slot whose memory a slot is, following aliases.
+    /// The slot whose memory a slot is, following aliases and what lies over another slot.
     pub fn root(&self, slot: SlotId) -> SlotId {
+        let mut at = slot;
+        while let Some(Slot { place: Place::Alias(of) | Place::Over(of), .. }) = self.slots.get(at.index()) {
+            at = *of;
+        }
+        at
+    }
+
+    /// The slot whose value a slot is, following aliases alone.
+    pub fn value(&self, slot: SlotId) -> SlotId {
         let mut at = slot;
         while let Some(Slot { place: Place::Alias(of), .. }) = self.slots.get(at.index()) {
             at = *of;

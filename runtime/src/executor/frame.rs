@@ -523,7 +523,12 @@ impl Frame {
                 Place::State(state) => self.own_state(state, len),
                 _ => None,
             },
-            Place::Input(_) | Place::Constant(_) | Place::Prepared(_) | Place::Alias(_) | Place::Host => None,
+            Place::Input(_)
+            | Place::Constant(_)
+            | Place::Prepared(_)
+            | Place::Alias(_)
+            | Place::Over(_)
+            | Place::Host => None,
         }
     }
 

@@ -9,7 +9,7 @@
 //! - M2 during a run, what a region points to is alive: the model holds constants, the context holds buffers, the
 //!   caller's borrow of inputs and states outlasts the call; a buffer that grows gets new regions before its next use;
 //! - M3 memory is written only through a writable region, by one step at a time: [`Views`] checks that what a step
-//!   writes overlaps nothing else it touches; kernels rely on the plan's invariant P2.
+//!   writes overlaps nothing else it touches; kernels rely on the plan's invariants P2 and P4.
 #![allow(unsafe_code, reason = "regions outlive what the borrow checker sees; each block says why it holds")]
 
 use std::collections::TryReserveError;

@@ -12,6 +12,7 @@ mod filetests;
 mod fuel;
 mod guards;
 mod newest;
+mod over;
 mod prepare;
 mod proofs;
 mod random;

@@ -16,7 +16,9 @@
 //! - `functions`: the table of [`super::abi::FUNCTIONS`].
 //!
 //! So one layout serves every width, and a back end with wider vectors stands beside `clif` behind [`StripBackend`].
-//! `eval` defines what a strip computes; every back end gives its bits at every lane count.
+//! `eval` defines what a strip computes; every back end gives its bits at every lane count. Two streams may be one memory,
+//! element by element, where all loads of one come before the stores of the other (an output that is written over an
+//! input): so no load moves behind a store that it stood before, and each element is read and written in its own turn.
 //!
 //! Lanes have 32 bits: f32, integers up to 32 bits (kept extended to 32 by their sign), bools, the bits of 16-bit
 //! floats. Loops over 64-bit values run one element at a time.

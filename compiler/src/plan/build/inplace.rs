@@ -5,12 +5,13 @@
 //! element of the input only before it writes that element. A step that comes too early is moved behind the readers
 //! when nothing between depends on it.
 
-use frit_ir::{Dim, Donation, Symbol, ValueType};
+use frit_ir::{Donation, ValueType};
 
 use super::super::{Place, Program, SlotId, StateForm, Step};
 use super::lives::{accesses, describe};
+use super::overwrite::may_overwrite;
 use super::{Building, KernelSource, PlanBuilder};
-use crate::kernel::{BufferId, Expr, Kernel, Stmt};
+use crate::kernel::BufferId;
 
 impl PlanBuilder<'_> {
     /// Puts an output into the memory of its input; `index` is that of the donation.
@@ -76,6 +77,7 @@ fn home(program: &Program, slot: SlotId) -> SlotId {
         | Place::Arena { .. }
         | Place::Late
         | Place::Alias(_)
+        | Place::Over(_)
         | Place::Host => root,
     }
 }
@@ -122,8 +124,7 @@ fn reads_first(
             };
             let loaded = of(&|s| home(program, s) == input);
             let stored = of(&|s| program.root(s) == output);
-            let fits = element_by_element(&source.kernel, &loaded, &stored);
-            if fits {
+            if may_overwrite(&source.kernel, &loaded, &stored) {
                 return Ok(());
             }
             Err(format!("{} reads other elements of the input than it writes", describe(step, kernels)))
@@ -135,122 +136,5 @@ fn reads_first(
         | Step::Loop { .. }
         | Step::Assert { .. }
         | Step::Sequence { .. } => Err(refused()),
-    }
-}
-
-/// A load or store: the loops and branches around it, how far into the innermost body, the element.
-struct Access<'k> {
-    path: Vec<usize>,
-    /// Variables of the loops around it that run more than once.
-    vars: Vec<Symbol>,
-    index: &'k Dim,
-    store: bool,
-}
-
-/// Whether every phase that stores `stored` loads `loaded` at the element that it stores, before it does, in one body
-/// that meets each element once; and no later phase loads.
-fn element_by_element(kernel: &Kernel, loaded: &[BufferId], stored: &[BufferId]) -> bool {
-    let mut written = false;
-    for phase in &kernel.phases {
-        let mut accesses = Vec::new();
-        let vars = if phase.extent == Dim::ONE { Vec::new() } else { vec![phase.outer.clone()] };
-        collect(&phase.body, &mut Vec::new(), &vars, (loaded, stored), &mut accesses);
-        let (stores, loads): (Vec<&Access<'_>>, Vec<&Access<'_>>) = accesses.iter().partition(|a| a.store);
-        if written && !loads.is_empty() {
-            return false;
-        }
-        written |= !stores.is_empty();
-        let pair = |load: &Access<'_>, store: &Access<'_>| {
-            let (Some((at, before)), Some((then, around))) = (load.path.split_last(), store.path.split_last()) else {
-                return false;
-            };
-            let mut shown = vec![false; load.vars.len()];
-            load.index.visit_symbols(&mut |s| {
-                load.vars.iter().zip(&mut shown).for_each(|(v, shown)| *shown |= v == s);
-            });
-            before == around && at < then && load.index == store.index && shown.into_iter().all(|s| s)
-        };
-        if !loads.iter().all(|load| stores.iter().all(|store| pair(load, store))) {
-            return false;
-        }
-    }
-    true
-}
-
-fn collect<'k>(
-    body: &'k [Stmt],
-    path: &mut Vec<usize>,
-    vars: &[Symbol],
-    buffers: (&[BufferId], &[BufferId]),
-    found: &mut Vec<Access<'k>>,
-) {
-    for (at, stmt) in body.iter().enumerate() {
-        path.push(at);
-        let mut add = |index: &'k Dim, store: bool| {
-            found.push(Access { path: path.clone(), vars: vars.to_vec(), index, store });
-        };
-        match stmt {
-            Stmt::Let(_, Expr::Load { buffer, index }) if buffers.0.contains(buffer) => add(index, false),
-            // What a kernel reads of its own output is new already.
-            Stmt::Store { buffer, index, .. } if buffers.1.contains(buffer) => add(index, true),
-            Stmt::For { var, extent, body } | Stmt::Reduce { var, extent, body, .. } => {
-                let mut inner = vars.to_vec();
-                if *extent != Dim::ONE {
-                    inner.push(var.clone());
-                }
-                path.push(0);
-                collect(body, path, &inner, buffers, found);
-                path.pop();
-            }
-            Stmt::If { then, otherwise, .. } => {
-                for (branch, body) in [then, otherwise].into_iter().enumerate() {
-                    path.push(branch);
-                    collect(body, path, vars, buffers, found);
-                    path.pop();
-                }
-            }
-            Stmt::Let(..) | Stmt::Store { .. } | Stmt::Check { .. } => {}
-        }
-        path.pop();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Whether `s` may lie where `t` is written, in a kernel of these phases.
-    fn fits(phases: &str) -> bool {
-        let head = "kernel k(in s: f32[d0], out t: f32[d0]) dims(d0 = n) {";
-        let kernel: Kernel = format!("{head}\n{phases}\n}}\n").parse().unwrap();
-        element_by_element(&kernel, &[BufferId(0)], &[BufferId(1)])
-    }
-
-    #[test]
-    fn what_is_written_over_is_read_at_that_element_before() {
-        let map = |read: &str, write: &str| {
-            format!("phase i0 < d0 {{ %0: f32 = load s[{read}]\n %1: f32 = exp %0\n store t[{write}] = %1 }}")
-        };
-        assert!(fits(&map("i0", "i0")));
-        assert!(!fits(&map("d0 - i0 - 1", "i0")), "reversed");
-        assert!(!fits(&map("0", "0")), "one element, again and again");
-        let late = "phase i0 < d0 { %0: f32 = const 1.0\n store t[i0] = %0\n %1: f32 = load s[i0]\n store t[i0] = %1 }";
-        assert!(!fits(late), "read after it is written");
-        let nested = "phase i0 < d0 { for i1 < 3 { %0: f32 = load s[3*i0 + i1]\n store t[3*i0 + i1] = %0 } }";
-        assert!(fits(nested));
-        let repeated = "phase i0 < d0 { for i1 < 3 { %0: f32 = load s[i0]\n store t[i0] = %0 } }";
-        assert!(!fits(repeated), "the second time it is new");
-        let around = "phase i0 < d0 { %0: f32 = load s[i0]\n for i1 < 1 { store t[i0] = %0 } }";
-        assert!(!fits(around), "in another body");
-        let sum = "phase i0 < 2 { reduce i1 < d0 { %0: f32 = load s[i1] } %1: f32 = sum %0\n store t[i0] = %1 }";
-        assert!(!fits(sum), "all elements for one");
-    }
-
-    #[test]
-    fn phases_before_the_first_store_may_read_anything() {
-        let first = "phase i0 < d0 { %0: f32 = load s[d0 - i0 - 1] }";
-        let second = "phase i1 < d0 { %1: f32 = const 1.0\n store t[i1] = %1 }";
-        assert!(fits(&format!("{first}\n{second}")));
-        assert!(!fits(&format!("{second}\n{}", first.replace("i0", "i2"))), "a later phase reads");
     }
 }

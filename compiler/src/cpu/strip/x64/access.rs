@@ -98,6 +98,20 @@ impl Select<'_> {
         Mem::At { base, index: Some((index, scale)), disp: (16 * self.group as i32 + element) * size }
     }
 
+    /// Brings into registers what has yet to be read from streams: the store that follows may be to the same memory.
+    fn read_before_store(&mut self) {
+        for v in 0..self.places.len() {
+            let Some(Some(Place::Mem(mem, splat))) = self.places.get(v).copied() else { continue };
+            if self.reach.get(v).is_none_or(|reach| *reach < self.at) || self.is_uniform(v as Val) {
+                continue;
+            }
+            let reg = self.load(mem, splat);
+            if let Some(place) = self.places.get_mut(v) {
+                *place = Some(Place::Reg(reg));
+            }
+        }
+    }
+
     /// Stores the next elements of a stream.
     pub(super) fn write(&mut self, stream: u32, v: Val, dtype: DType) -> Result<(), Unsupported> {
         let k = stream as usize;

@@ -288,3 +288,28 @@ pub(super) fn merged(strip: &Strip, uses: &[u32], absorbed: &mut [bool]) {
         }
     }
 }
+
+/// Of each value, the last op that reads it, by itself or for what it absorbs; accumulators read with the op that makes
+/// the last of their operands.
+pub(super) fn reach(strip: &Strip, absorbed: &[bool]) -> Vec<usize> {
+    let mut reach = vec![0; strip.ops.len()];
+    let mut read = |v: Val, at: usize| {
+        if let Some(slot) = reach.get_mut(v as usize) {
+            *slot = at.max(*slot);
+        }
+        reach.get(v as usize).copied()
+    };
+    for acc in &strip.accs {
+        let at = acc.operands().max().unwrap_or(0) as usize;
+        acc.operands().for_each(|v| {
+            read(v, at);
+        });
+    }
+    for (i, typed) in strip.ops.iter().enumerate().rev() {
+        let at = if absorbed.get(i) == Some(&true) { read(i as Val, i).unwrap_or(i) } else { i };
+        operands(&typed.op).for_each(|v| {
+            read(v, at);
+        });
+    }
+    reach
+}

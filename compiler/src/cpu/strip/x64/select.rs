@@ -15,7 +15,7 @@ use frit_ir::types::Class;
 use frit_ir::{BinaryOp, DType, UnaryOp};
 
 use super::ahead::Ahead;
-use super::analyse::{Guarded, Part, Shape, Usual, absorbed, guarded, merged};
+use super::analyse::{Guarded, Part, Shape, Usual, absorbed, guarded, merged, reach};
 use super::encode::{Asm, Mem, RSI};
 use super::inst::{Bank, Fixed, Inst, Kind, Source, VReg};
 use super::streams::Streams;
@@ -48,11 +48,11 @@ pub(super) struct Select<'a> {
     pub(super) shape: Shape,
     pub(super) fixed: &'a Fixed,
     pub(super) out: Selected,
-    places: Vec<Option<Place>>,
+    pub(super) places: Vec<Option<Place>>,
     pub(super) uses: Vec<u32>,
     last: Vec<usize>,
     /// The last op at which a value's place is read: what an op absorbs, it reads.
-    reach: Vec<usize>,
+    pub(super) reach: Vec<usize>,
     /// Of each stream: the value that this element was last given.
     pub(super) written: Vec<Option<Val>>,
     /// Comparisons that their only user absorbs: see [`absorbed`].
@@ -69,31 +69,6 @@ pub(super) struct Select<'a> {
     pub(super) at: usize,
     pub(super) group: usize,
     pub(super) copy: usize,
-}
-
-/// Of each value, the last op that reads it, by itself or for what it absorbs; accumulators read with the op that makes
-/// the last of their operands.
-fn reach(strip: &Strip, absorbed: &[bool]) -> Vec<usize> {
-    let mut reach = vec![0; strip.ops.len()];
-    let mut read = |v: Val, at: usize| {
-        if let Some(slot) = reach.get_mut(v as usize) {
-            *slot = at.max(*slot);
-        }
-        reach.get(v as usize).copied()
-    };
-    for acc in &strip.accs {
-        let at = acc.operands().max().unwrap_or(0) as usize;
-        acc.operands().for_each(|v| {
-            read(v, at);
-        });
-    }
-    for (i, typed) in strip.ops.iter().enumerate().rev() {
-        let at = if absorbed.get(i) == Some(&true) { read(i as Val, i).unwrap_or(i) } else { i };
-        operands(&typed.op).for_each(|v| {
-            read(v, at);
-        });
-    }
-    reach
 }
 
 /// Sign bit of a lane.
@@ -358,7 +333,7 @@ impl<'a> Select<'a> {
         self.strip.ops.get(v as usize).map_or(DType::F32, |op| op.dtype)
     }
 
-    fn is_uniform(&self, v: Val) -> bool {
+    pub(super) fn is_uniform(&self, v: Val) -> bool {
         matches!(self.strip.ops.get(v as usize).map(|op| op.op), Some(Op::Const(_) | Op::Param(_)))
     }
 
@@ -397,20 +372,6 @@ impl<'a> Select<'a> {
                 Source::Mem(mem, splat)
             }
         })
-    }
-
-    /// Brings into registers what has yet to be read from streams: the store that follows may be to the same memory.
-    pub(super) fn read_before_store(&mut self) {
-        for v in 0..self.places.len() {
-            let Some(Some(Place::Mem(mem, splat))) = self.places.get(v).copied() else { continue };
-            if self.reach.get(v).is_none_or(|reach| *reach < self.at) || self.is_uniform(v as Val) {
-                continue;
-            }
-            let reg = self.load(mem, splat);
-            if let Some(place) = self.places.get_mut(v) {
-                *place = Some(Place::Reg(reg));
-            }
-        }
     }
 
     fn in_memory(&self, v: Val) -> bool {
