@@ -1,7 +1,7 @@
 //! The call of a leaf: everything that a vector loop needs around its strip.
 //!
 //! Written where the loop was: what does not depend on the loop variable, addresses and steps of the streams,
-//! parameters 16 times over; the call; the lanes of accumulators combined pairwise. All of it lies in the frame. What is
+//! parameters 16 times over; the call. All of it lies in the frame. What is
 //! the same in all iterations of the phase is laid out once, before the first ([`Ready`]). Nothing is computed when the
 //! loop runs no iteration, since loads before the call could lie outside of their buffers then.
 
@@ -18,7 +18,7 @@ use crate::cpu::code::ScalarLoop;
 use crate::cpu::error::Refusal;
 use crate::cpu::function::{Function, Ready};
 use crate::cpu::index;
-use crate::cpu::scalar;
+use crate::cpu::scalar::{self, clif_type};
 use crate::kernel::{Acc, Reg, Stmt};
 
 /// Bytes of a parameter or an accumulator.
@@ -87,10 +87,7 @@ impl<'b> Function<'_, 'b> {
         let mut results = Vec::with_capacity(accs.len());
         for (k, acc) in accs.iter().enumerate() {
             let dtype = self.reg_type(acc.value)?;
-            let ty = vector_type(dtype);
-            let at = |part: usize| (BLOCK * k + 16 * part) as i32;
-            let parts = [0, 1, 2, 3].map(|part| self.f.ins().stack_load(I64, ty, memory, at(part)));
-            results.push(self.lanes().combine_all(acc.combine, dtype, parts)?);
+            results.push(self.f.ins().stack_load(I64, clif_type(dtype)?, memory, (BLOCK * k) as i32));
         }
         Ok(results)
     }

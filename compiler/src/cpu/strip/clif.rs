@@ -207,6 +207,7 @@ impl<'b> Writer<'_, '_, 'b> {
         self.f().switch_to_block(done);
         let at: Vec<Value> = self.f().block_params(done).to_vec();
         self.store_accumulators(accumulators, &at)?;
+        self.fold(accumulators)?;
         self.f().ins().return_(&[]);
         Ok(())
     }
@@ -283,6 +284,18 @@ impl<'b> Writer<'_, '_, 'b> {
                 let vector = acc.get(j).ok_or_else(lost)?;
                 self.f().ins().store(MEMORY, *vector, place, 64 * k as i32);
             }
+        }
+        Ok(())
+    }
+
+    /// The lanes of each accumulator as one, which takes the place of the first.
+    fn fold(&mut self, memory: Value) -> Result<(), Refusal> {
+        for (k, acc) in self.strip.accs.iter().enumerate() {
+            let dtype = self.strip.ops.get(acc.value as usize).ok_or_else(lost)?.dtype;
+            let ty = vector_type(dtype);
+            let parts = [0, 1, 2, 3].map(|part| self.f().ins().load(ty, MEMORY, memory, 64 * k as i32 + 16 * part));
+            let all = self.lanes.combine_all(acc.combine, dtype, parts)?;
+            self.f().ins().store(MEMORY, all, memory, 64 * k as i32);
         }
         Ok(())
     }

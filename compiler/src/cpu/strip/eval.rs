@@ -83,6 +83,16 @@ pub(super) fn evaluate(
     Some(())
 }
 
+/// Lanes as one: i with i + 8, i + 4, i + 2, i + 1.
+pub(super) fn folded(how: Combine, lanes: &[Scalar; 16]) -> Scalar {
+    let mut lanes = lanes.to_vec();
+    while lanes.len() > 1 {
+        let high = lanes.split_off(lanes.len() / 2);
+        lanes = lanes.iter().zip(&high).map(|(a, b)| combine(how, *a, *b).unwrap()).collect();
+    }
+    lanes[0]
+}
+
 /// One step of a reduction.
 fn combine(how: Combine, a: Scalar, b: Scalar) -> Option<Scalar> {
     match how {

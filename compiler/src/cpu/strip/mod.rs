@@ -10,8 +10,8 @@
 //! A leaf is `extern "C" fn(streams, params, accumulators, n, functions)`:
 //! - `streams`: a [`StreamArg`] each, where element 0 lies and how many bytes the next is away;
 //! - `params`: 64 bytes each, one value of 4 bytes 16 times over;
-//! - `accumulators`: 64 bytes each, written: 16 lanes of 4 bytes, from their neutral elements on; element k of the strip
-//!   is combined into lane k mod 16;
+//! - `accumulators`: 64 bytes each, of which the first 4 are the result: element k of the strip is combined into lane k mod
+//!   16, from a neutral element on; at the end lane i with lane i + 8, i + 4, i + 2, i + 1;
 //! - `n`: how many elements; nothing outside of them is read or written;
 //! - `functions`: the table of [`super::abi::FUNCTIONS`].
 //!

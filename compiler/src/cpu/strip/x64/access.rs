@@ -3,11 +3,11 @@
 use frit_ir::types::Class;
 use frit_ir::{BinaryOp, DType};
 
-use super::encode::{Mem, R11, R15, RAX, RDX, RSP};
+use super::encode::{Mem, R10, R11, R15, RAX, RDX, RSP};
 use super::inst::{Bank, Inst, Kind, Source, VReg};
 use super::select::{Place, Select, refuse};
 use super::streams::Access;
-use super::table as t;
+use super::table::{self as t, Ins};
 use crate::cpu::strip::{Stream, StripAcc, Unsupported, Val};
 use crate::kernel::Combine;
 
@@ -182,17 +182,7 @@ impl Select<'_> {
         let tail = self.shape.tail;
         let place = self.fixed.accs.get(j).and_then(|vectors| vectors.get(self.copy)).copied();
         let memory = Mem::at(RDX, (64 * j + self.asm.isa.bytes() * self.copy) as i32);
-        let single = match (dtype, how.op()) {
-            (DType::F32, BinaryOp::Add) => Some(&t::ADDPS),
-            (DType::F32, BinaryOp::Mul) => Some(&t::MULPS),
-            (DType::F32, _) => None,
-            (_, BinaryOp::Add) => Some(&t::PADDD),
-            (_, BinaryOp::Mul) => Some(&t::PMULLD),
-            (DType::U32, BinaryOp::Min) => Some(&t::PMINUD),
-            (DType::U32, _) => Some(&t::PMAXUD),
-            (_, BinaryOp::Min) => Some(&t::PMINSD),
-            (_, _) => Some(&t::PMAXSD),
-        };
+        let single = single(dtype, how);
         // An accumulator without a register is the memory operand.
         if !tail && place.is_none() {
             let in_place = match (factor, single) {
@@ -273,6 +263,34 @@ impl Select<'_> {
         self.push(Inst { rm: Source::Mem(memory, false), ..inst });
     }
 
+    /// Lane i with lane i + 8, i + 4, i + 2, i + 1; the result goes to where r10 says.
+    pub(super) fn fold(&mut self) -> Result<(), Unsupported> {
+        // The upper two of four lanes first, then the second.
+        const ORDERS: [u8; 2] = [0b1110, 0b01];
+        for (j, acc) in self.strip.accs.iter().enumerate() {
+            let (dtype, how) = (self.dtype(acc.value), acc.combine);
+            let at = |part: usize| Mem::at(RDX, (64 * j + 16 * part) as i32);
+            let parts = [0, 1, 2, 3].map(|part| self.load(at(part), false));
+            let low = self.both(dtype, how, parts[0], parts[2]);
+            let high = self.both(dtype, how, parts[1], parts[3]);
+            let mut all = self.both(dtype, how, low, high);
+            for order in ORDERS {
+                let others = self.vector(&t::PERMILPS, None, Source::Reg(all), Some(order));
+                all = self.both(dtype, how, all, others);
+            }
+            self.keep(Mem::at(R10, 64 * j as i32), all);
+        }
+        Ok(())
+    }
+
+    /// Two vectors of an accumulator as one.
+    fn both(&mut self, dtype: DType, how: Combine, a: VReg, b: VReg) -> VReg {
+        match single(dtype, how) {
+            Some(ins) => self.vector(ins, Some(a), Source::Reg(b), None),
+            None => self.extreme(how == Combine::Min, a, b),
+        }
+    }
+
     /// Combines an extreme that is NaN only where its condition does not hold: the accumulator comes second, so that
     /// its NaN stays.
     pub(super) fn accumulate_guarded(&mut self, j: usize) -> Result<(), Unsupported> {
@@ -298,5 +316,20 @@ impl Select<'_> {
             self.keep(memory, def);
         }
         Ok(())
+    }
+}
+
+/// The instruction that combines values, if one does.
+fn single(dtype: DType, how: Combine) -> Option<&'static Ins> {
+    match (dtype, how.op()) {
+        (DType::F32, BinaryOp::Add) => Some(&t::ADDPS),
+        (DType::F32, BinaryOp::Mul) => Some(&t::MULPS),
+        (DType::F32, _) => None,
+        (_, BinaryOp::Add) => Some(&t::PADDD),
+        (_, BinaryOp::Mul) => Some(&t::PMULLD),
+        (DType::U32, BinaryOp::Min) => Some(&t::PMINUD),
+        (DType::U32, _) => Some(&t::PMAXUD),
+        (_, BinaryOp::Min) => Some(&t::PMINSD),
+        (_, _) => Some(&t::PMAXSD),
     }
 }

@@ -29,6 +29,8 @@ pub(super) enum Part {
     First,
     /// One group and vector, complete: where a guard leads.
     One(usize, usize),
+    /// After all elements: the lanes of each accumulator as one. Its vectors have four lanes.
+    Fold,
 }
 
 /// What the usual version of a body computes.

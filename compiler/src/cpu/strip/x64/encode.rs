@@ -52,6 +52,11 @@ impl Isa {
         Isa { encoding, bits: bits.min(encoding.widest()) }
     }
 
+    /// The same instructions on four elements.
+    pub(super) fn narrow(self) -> Isa {
+        Isa { bits: VectorBits::B128, ..self }
+    }
+
     /// Bytes of a vector.
     pub(super) fn bytes(self) -> usize {
         self.bits.bits() as usize / 8

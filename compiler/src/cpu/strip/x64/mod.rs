@@ -46,7 +46,7 @@ use encode::{
 };
 use inst::{Bank, Fixed, Inst, Pin, VReg};
 use select::{Select, uniform_memory};
-use streams::{ACCUMULATORS, BEGIN, COUNT, FUNCTIONS, RESCUE_VALUE, RESCUE_X, Streams};
+use streams::{ACCUMULATORS, BEGIN, COUNT, FUNCTIONS, RESCUE_VALUE, RESCUE_X, RESULTS, Streams};
 use table as t;
 
 use super::lanes::lane_bits;
@@ -221,6 +221,8 @@ impl LeafWriter<'_> {
             self.asm.alu(Alu::Mov, base, Rm::Mem(Mem::at(RDI, 16 * k as i32), false));
         }
         let columns = self.columns();
+        self.asm.save(Mem::at(RSP, RESULTS), RDX);
+        self.asm.address(RDX, Mem::at(RSP, self.streams.frame()));
         self.start_accumulators()?;
         for pin in &self.fixed.pins {
             let (constant, param) = match self.strip.ops.get(pin.val as usize).map(|o| o.op) {
@@ -246,7 +248,13 @@ impl LeafWriter<'_> {
         let complete = places
             .map(|p| self.select(Shape { groups, copies, tail: false, part: Part::One(p / copies, p % copies) }))
             .collect::<Result<Vec<_>, _>>()?;
-        let spill = self.streams.frame();
+        let wide = self.asm.isa;
+        self.asm.isa = wide.narrow();
+        let fold = self.select(Shape { groups: 1, copies: 1, tail: false, part: Part::Fold })?;
+        self.asm.isa = wide;
+        // Accumulators lie at cache lines, which the caller's memory may not.
+        let accumulators = self.streams.frame();
+        let spill = accumulators + 64 * self.strip.accs.len() as i32;
 
         let (top, rest, done) = (self.asm.label(), self.asm.label(), self.asm.label());
         self.asm.alu_reg(Alu::Xor, R11, R11);
@@ -303,6 +311,10 @@ impl LeafWriter<'_> {
         if !columns {
             move_accumulators(writer.asm, self.fixed, &self.homes, &t::STORE);
         }
+        writer.asm.alu(Alu::Mov, R10, Rm::Mem(Mem::at(RSP, RESULTS), false));
+        writer.asm.isa = wide.narrow();
+        writer.body(&fold.0, &fold.1, &[], false)?;
+        writer.asm.isa = wide;
         writer.asm.address(RSP, Mem::at(RBP, -8 * saved.len() as i32));
         saved.iter().rev().for_each(|r| writer.asm.pop(*r));
         writer.asm.pop(RBP);

@@ -147,6 +147,10 @@ impl<'a> Select<'a> {
                 this.chains(0)?;
                 return Ok(this.out);
             }
+            Part::Fold => {
+                this.fold()?;
+                return Ok(this.out);
+            }
             Part::Complete | Part::Usual => {}
         }
         for group in 0..shape.groups {

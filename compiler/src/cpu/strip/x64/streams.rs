@@ -10,7 +10,8 @@ use crate::cpu::strip::Strip;
 /// Registers that hold bases. The first two need no saving.
 const BASES: [Gpr; 6] = [R8, R9, RBX, R12, R13, R14];
 
-/// Frame: operand and result of a rescue, the table of functions, what runs over columns keeps, then copies of streams, then what is spilled.
+/// Frame: operand and result of a rescue, the table of functions, what runs over columns keeps, where results go, then
+/// copies of streams, accumulators, and what is spilled.
 pub(super) const RESCUE_X: i32 = 0;
 pub(super) const RESCUE_VALUE: i32 = 64;
 pub(super) const FUNCTIONS: i32 = 128;
@@ -18,6 +19,8 @@ pub(super) const FUNCTIONS: i32 = 128;
 pub(super) const COUNT: i32 = 136;
 pub(super) const BEGIN: i32 = 144;
 pub(super) const ACCUMULATORS: i32 = 152;
+/// Where the caller looks for results.
+pub(super) const RESULTS: i32 = 160;
 const STAGES: i32 = 192;
 
 /// How a stream is reached.
@@ -77,7 +80,7 @@ impl Streams {
         STAGES + 64 * stream as i32
     }
 
-    /// Bytes of the frame before what is spilled.
+    /// Bytes of the frame before accumulators.
     pub(super) fn frame(&self) -> i32 {
         self.stage(self.accesses.len())
     }

@@ -116,6 +116,8 @@ table! {
     PMOVZXWD    "vpmovzxwd"         P66 2 0x33 Plain, Half;
     PMOVSXWD    "vpmovsxwd"         P66 2 0x23 Plain, Half;
 
+    PERMILPS    "vpermilps"         P66 3 0x04 Plain, Full;
+
     // VEX only
     ROUNDPS     "vroundps"          P66 3 0x08 Plain, Full;
     PCMPEQD     "vpcmpeqd"          P66 1 0x76 Plain, Full;
