@@ -188,7 +188,7 @@ fn row(lowering: &mut Lowering<'_>, rows: &Rows, p: &Dim) -> Result<(), LowerErr
             let results = reduce_row(lowering, rows, level, &usual, p)?;
             reduced(lowering, &usual, results)?;
         }
-        if !rare.is_empty() {
+        for rare in by_slice(lowering.body, rare) {
             let results = reduce_rarely(lowering, rows, &rare, p)?;
             reduced(lowering, &rare, results)?;
         }
@@ -268,6 +268,22 @@ fn reduced(lowering: &mut Lowering<'_>, large: &[&Large], results: Vec<Reg>) -> 
         lowering.e.rows.insert(large.value, reg);
     }
     Ok(())
+}
+
+/// Reductions of the same slice of values, which share what they compute; those of others may be idle while they run.
+fn by_slice<'l>(body: &Function, large: Vec<&'l Large>) -> Vec<Vec<&'l Large>> {
+    let slice = |large: &Large| {
+        let reduced = body.node(large.value.node).operands().first().map(|x| &body.node(x.node).op);
+        reduced.filter(|op| matches!(op, Op::Slice { .. }))
+    };
+    let mut groups: Vec<Vec<&'l Large>> = Vec::new();
+    for large in large {
+        match groups.iter_mut().find(|group| group.first().is_some_and(|first| slice(first) == slice(large))) {
+            Some(group) => group.push(large),
+            None => groups.push(vec![large]),
+        }
+    }
+    groups
 }
 
 /// Results that the row at `p` needs only where conditions do not hold; elsewhere they are anything.

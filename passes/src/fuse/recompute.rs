@@ -320,12 +320,12 @@ pub(super) fn is_barrier_reduce(f: &Function, id: NodeId) -> bool {
     one && !is_small(f, node, axes) && reduces_many(f, x)
 }
 
-/// Whether a value has many elements, or is what reductions, one after the other, make of many.
+/// Whether a value has many elements, or is what reductions, one after the other or several together, make of many.
 fn reduces_many(f: &Function, value: Value) -> bool {
     let mut at = value;
     while !is_many(f, at) {
         match (f.op(at), f.node(at.node).operands().first()) {
-            (Op::Reduce { .. }, Some(&x)) => at = x,
+            (Op::Reduce { .. } | Op::Binary(_), Some(&x)) => at = x,
             _ => return false,
         }
     }

@@ -66,24 +66,62 @@ fn row_axis(dims: &[Dim], axes: &[usize]) -> Option<usize> {
 }
 
 /// How many elements are the extreme of all, and which may be: only rows whose own extreme that is need a look at their
-/// elements.
+/// elements. Along a short last axis, the bases of a layer say, each place has a row's extreme of its own, since all
+/// that tie often have the same place.
 fn ties_by_row(s: &mut Site<'_>, x: Value, ones: Value, row: usize, kind: ReduceKind) -> Ruled<(Value, Option<Value>)> {
     let dims = s.dims(x)?;
     let inner: Vec<usize> = (0..dims.len()).filter(|a| *a != row).collect();
-    let best_of_row = s.b.reduce(x, inner.clone(), kind, false)?;
-    let best = s.b.reduce(best_of_row, vec![0], kind, false)?;
-    let best = along(s, best, &dims[row..=row], &[0])?;
-    let has_one = s.bin(BinaryOp::Eq, best_of_row, best)?;
-    let has_none = s.b.unary(UnaryOp::Not, has_one)?;
-    let count_of_row = s.b.reduce(ones, inner, ReduceKind::Sum, false)?;
-    let none = s.zeros(count_of_row)?;
-    let counted = s.b.select_likely(has_none, none, count_of_row)?;
-    let count = s.b.reduce(counted, vec![0], ReduceKind::Sum, false)?;
+    let several = inner.iter().filter(|a| dims[**a] != Dim::ONE).count() > 1;
+    let last = dims.last().and_then(Dim::known).filter(|n| several && (2..=SMALL_REDUCE).contains(n)).unwrap_or(1);
     // Kernels that take all rows for one don't know where a row ends.
-    let short = dims.last().and_then(Dim::known).filter(|n| (2..=SMALL_REDUCE).contains(n)).unwrap_or(1);
-    let rows =
-        if is_many(&dims, short) { Some(s.op(Op::Broadcast { dims, axes: vec![row] }, &[has_one])?) } else { None };
+    let by_rows = is_many(&dims, last);
+    let short = if by_rows { last } else { 1 };
+    let mut best_of = Vec::new();
+    for place in 0..short {
+        let part = at_place(s, x, place, short)?;
+        best_of.push(s.b.reduce(part, inner.clone(), kind, false)?);
+    }
+    let larger = if kind == ReduceKind::Min { BinaryOp::Min } else { BinaryOp::Max };
+    let best_of_row = best_of.iter().copied().map(Ok).reduce(|a, b| s.bin(larger, a?, b?));
+    let best_of_row = best_of_row.unwrap_or(Ok(x))?;
+    let best = s.b.reduce(best_of_row, vec![0], kind, false)?;
+    // The forward's own is the same number: as it is computed here, it costs nothing more.
+    s.b.function.replace_uses(s.y(), best);
+    let best = along(s, best, &dims[row..=row], &[0])?;
+    let mut count_of_row: Option<Value> = None;
+    for (place, best_of_place) in (0..).zip(&best_of) {
+        let has_one = s.bin(BinaryOp::Eq, *best_of_place, best)?;
+        let has_none = s.b.unary(UnaryOp::Not, has_one)?;
+        let part = at_place(s, ones, place, short)?;
+        let count = s.b.reduce(part, inner.clone(), ReduceKind::Sum, false)?;
+        let none = s.zeros(count)?;
+        let counted = s.b.select_likely(has_none, none, count)?;
+        count_of_row = Some(match count_of_row {
+            Some(before) => s.bin(BinaryOp::Add, before, counted)?,
+            None => counted,
+        });
+    }
+    let count = s.b.reduce(count_of_row.unwrap_or(best_of_row), vec![0], ReduceKind::Sum, false)?;
+    let rows = if by_rows {
+        let has_one = s.bin(BinaryOp::Eq, best_of_row, best)?;
+        Some(s.op(Op::Broadcast { dims, axes: vec![row] }, &[has_one])?)
+    } else {
+        None
+    };
     Ok((count, rows))
+}
+
+/// The elements at one of the places along the last axis.
+fn at_place(s: &mut Site<'_>, x: Value, place: i64, places: i64) -> Ruled<Value> {
+    if places == 1 {
+        return Ok(x);
+    }
+    let mut sizes = s.dims(x)?;
+    let (mut starts, steps) = (vec![Dim::ZERO; sizes.len()], vec![1; sizes.len()]);
+    if let (Some(start), Some(size)) = (starts.last_mut(), sizes.last_mut()) {
+        (*start, *size) = (Dim::Known(place), Dim::ONE);
+    }
+    s.op(Op::Slice { starts, sizes, steps }, &[x])
 }
 
 /// For each element, the product of the others along the axes.

@@ -489,7 +489,9 @@ fn every_op_has_a_case_or_no_gradient() {
 fn gradient_at(forward: Forward, values: &[f64]) -> Vec<f64> {
     let inputs: &'static [(&'static [usize], f64, f64)] = match values.len() {
         3 => &[(&[3], 0.0, 0.0)],
-        _ => &[(&[4], 0.0, 0.0)],
+        4 => &[(&[4], 0.0, 0.0)],
+        32400 => &[(&[32400], 0.0, 0.0)],
+        n => panic!("no input of {n} values"),
     };
     let case = Case { name: "at", inputs, forward };
     let (forward, backward) = functions(&case);
@@ -520,6 +522,34 @@ fn ties_are_shared_or_go_where_pytorch_sends_them() {
         one(b.reduce(windows, vec![1], ReduceKind::Max, false))
     };
     assert_eq!(gradient_at(pooled, &[3.0, 3.0, 0.0, 1.0]), [1.0, 0.0, 0.0, 1.0]);
+}
+
+#[test]
+fn ties_of_a_large_tensor_are_counted_by_row_and_place() {
+    const EXTENTS: [i64; 3] = [90, 60, 6];
+    let extremes: Forward = |b, x| {
+        let x = b.reshape(x[0], EXTENTS.map(Dim::Known).to_vec())?;
+        let largest = b.reduce(x, vec![0, 1, 2], ReduceKind::Max, false)?;
+        let least = b.reduce(x, vec![0, 1, 2], ReduceKind::Min, false)?;
+        let twice = b.binary(BinaryOp::Add, least, least)?;
+        one(b.binary(BinaryOp::Add, largest, twice))
+    };
+    let count = EXTENTS.iter().product::<i64>() as usize;
+    // The largest at some places of some rows, the least in the last row only.
+    let value = |i: usize| match i {
+        _ if i % 6 == 4 && i % 77 == 0 => 3.0,
+        _ if i + 9 > count => -1.0,
+        _ => (i % 5) as f64 / 4.0,
+    };
+    let x: Vec<f64> = (0..count).map(value).collect();
+    let shared = |extreme: f64| x.iter().filter(|v| **v == extreme).count() as f64;
+    let expected = x.iter().map(|v| match *v {
+        3.0 => 1.0 / shared(3.0),
+        -1.0 => 2.0 / shared(-1.0),
+        _ => 0.0,
+    });
+    assert!(shared(3.0) > 2.0 && shared(-1.0) > 2.0);
+    assert_eq!(gradient_at(extremes, &x), expected.collect::<Vec<_>>());
 }
 
 #[test]

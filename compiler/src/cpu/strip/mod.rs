@@ -12,7 +12,7 @@
 //! - `params`: 64 bytes each, one value of 4 bytes 16 times over;
 //! - `accumulators`: 64 bytes each, of which the first 4 are the result: element k of the strip is combined into lane k mod
 //!   16, from a neutral element on; at the end lane i with lane i + 8, i + 4, i + 2, i + 1;
-//! - `n`: how many elements; nothing outside of them is read or written;
+//! - `n`: how many elements, at least one; nothing outside of them is read or written;
 //! - `functions`: the table of [`super::abi::FUNCTIONS`].
 //!
 //! So one layout serves every width, and a back end with wider vectors stands beside `clif` behind [`StripBackend`].

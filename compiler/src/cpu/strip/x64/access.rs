@@ -3,6 +3,7 @@
 use frit_ir::types::Class;
 use frit_ir::{BinaryOp, DType};
 
+use super::analyse::{INFINITY, of_magnitudes};
 use super::encode::{Mem, R10, R11, R15, RAX, RDX, RSP};
 use super::inst::{Bank, Inst, Kind, Source, VReg};
 use super::select::{Place, Select, refuse};
@@ -175,14 +176,15 @@ impl Select<'_> {
 
     /// Combines a value into the accumulator of its lanes.
     pub(super) fn accumulate(&mut self, j: usize) -> Result<(), Unsupported> {
-        let Some(StripAcc { combine: how, value: v, factor }) = self.strip.accs.get(j).copied() else {
+        let Some(acc) = self.strip.accs.get(j).copied() else {
             return refuse("an accumulator that is not there".to_owned());
         };
-        let dtype = self.dtype(v);
+        let StripAcc { combine: how, value: v, factor } = acc;
         let tail = self.shape.tail;
         let place = self.fixed.accs.get(j).and_then(|vectors| vectors.get(self.copy)).copied();
         let memory = Mem::at(RDX, (64 * j + self.asm.isa.bytes() * self.copy) as i32);
-        let single = single(dtype, how);
+        let single = self.single(&acc);
+        let left = if of_magnitudes(self.strip, &acc) && how == Combine::Min { Some(self.left_of(v)?) } else { None };
         // An accumulator without a register is the memory operand.
         if !tail && place.is_none() {
             let in_place = match (factor, single) {
@@ -194,7 +196,7 @@ impl Select<'_> {
                     Some(def)
                 }
                 (None, Some(ins)) => {
-                    let value = self.reg(v)?;
+                    let value = left.map_or_else(|| self.reg(v), Ok)?;
                     Some(self.vector(ins, Some(value), Source::Mem(memory, false), None))
                 }
                 (None, None) => None,
@@ -220,7 +222,7 @@ impl Select<'_> {
                 def
             }
             (None, Some(ins)) => {
-                let value = self.source(v)?;
+                let value = left.map_or_else(|| self.source(v), |left| Ok(Source::Reg(left)))?;
                 if !tail {
                     let inst = Inst { first: Some(acc), rm: value, ..Inst::new(Kind::Vector(ins)) };
                     self.push(Inst { def: Some(acc), ..inst });
@@ -268,15 +270,17 @@ impl Select<'_> {
         // The upper two of four lanes first, then the second.
         const ORDERS: [u8; 2] = [0b1110, 0b01];
         for (j, acc) in self.strip.accs.iter().enumerate() {
-            let (dtype, how) = (self.dtype(acc.value), acc.combine);
             let at = |part: usize| Mem::at(RDX, (64 * j + 16 * part) as i32);
             let parts = [0, 1, 2, 3].map(|part| self.load(at(part), false));
-            let low = self.both(dtype, how, parts[0], parts[2]);
-            let high = self.both(dtype, how, parts[1], parts[3]);
-            let mut all = self.both(dtype, how, low, high);
+            let low = self.both(acc, parts[0], parts[2]);
+            let high = self.both(acc, parts[1], parts[3]);
+            let mut all = self.both(acc, low, high);
             for order in ORDERS {
                 let others = self.vector(&t::PERMILPS, None, Source::Reg(all), Some(order));
-                all = self.both(dtype, how, all, others);
+                all = self.both(acc, all, others);
+            }
+            if acc.combine == Combine::Min && of_magnitudes(self.strip, acc) {
+                all = self.left(Source::Reg(all));
             }
             self.keep(Mem::at(R10, 64 * j as i32), all);
         }
@@ -284,10 +288,37 @@ impl Select<'_> {
     }
 
     /// Two vectors of an accumulator as one.
-    fn both(&mut self, dtype: DType, how: Combine, a: VReg, b: VReg) -> VReg {
-        match single(dtype, how) {
+    fn both(&mut self, acc: &StripAcc, a: VReg, b: VReg) -> VReg {
+        match self.single(acc) {
             Some(ins) => self.vector(ins, Some(a), Source::Reg(b), None),
-            None => self.extreme(how == Combine::Min, a, b),
+            None => self.extreme(acc.combine == Combine::Min, a, b),
+        }
+    }
+
+    /// What is left of the bits of a number up to those of infinity.
+    fn left(&mut self, x: Source) -> VReg {
+        let (mem, splat) = self.asm.splat(INFINITY);
+        let most = self.load(mem, splat);
+        self.vector(&t::PSUBD, Some(most), x, None)
+    }
+
+    fn left_of(&mut self, v: Val) -> Result<VReg, Unsupported> {
+        let x = self.source(v)?;
+        Ok(self.left(x))
+    }
+
+    /// The instruction that combines values, if one does.
+    fn single(&self, acc: &StripAcc) -> Option<&'static Ins> {
+        match (self.dtype(acc.value), acc.combine.op()) {
+            (DType::F32, BinaryOp::Add) => Some(&t::ADDPS),
+            (DType::F32, BinaryOp::Mul) => Some(&t::MULPS),
+            (DType::F32, _) => of_magnitudes(self.strip, acc).then_some(&t::PMAXUD),
+            (_, BinaryOp::Add) => Some(&t::PADDD),
+            (_, BinaryOp::Mul) => Some(&t::PMULLD),
+            (DType::U32, BinaryOp::Min) => Some(&t::PMINUD),
+            (DType::U32, _) => Some(&t::PMAXUD),
+            (_, BinaryOp::Min) => Some(&t::PMINSD),
+            (_, _) => Some(&t::PMAXSD),
         }
     }
 
@@ -316,20 +347,5 @@ impl Select<'_> {
             self.keep(memory, def);
         }
         Ok(())
-    }
-}
-
-/// The instruction that combines values, if one does.
-fn single(dtype: DType, how: Combine) -> Option<&'static Ins> {
-    match (dtype, how.op()) {
-        (DType::F32, BinaryOp::Add) => Some(&t::ADDPS),
-        (DType::F32, BinaryOp::Mul) => Some(&t::MULPS),
-        (DType::F32, _) => None,
-        (_, BinaryOp::Add) => Some(&t::PADDD),
-        (_, BinaryOp::Mul) => Some(&t::PMULLD),
-        (DType::U32, BinaryOp::Min) => Some(&t::PMINUD),
-        (DType::U32, _) => Some(&t::PMAXUD),
-        (_, BinaryOp::Min) => Some(&t::PMINSD),
-        (_, _) => Some(&t::PMAXSD),
     }
 }

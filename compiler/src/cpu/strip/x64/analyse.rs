@@ -2,7 +2,7 @@
 
 use frit_ir::{BinaryOp, DType, UnaryOp};
 
-use crate::cpu::strip::{Op, Strip, StripAcc, Val, operands};
+use crate::cpu::strip::{Op, Strip, StripAcc, TypedOp, Val, operands};
 use crate::kernel::Combine;
 
 /// How one body is written.
@@ -154,6 +154,24 @@ fn bounds(strip: &Strip, conditions: &[Val]) -> Vec<Option<f32>> {
     }
     bounds
 }
+
+/// Whether an accumulator takes extremes of what is never negative nor -0: squares and magnitudes.
+///
+/// As integers without sign such numbers have the order that they have as numbers, and every NaN is larger: so the
+/// largest is the integers' maximum, where NaN wins by itself. The least is [`INFINITY`] less the largest of what is
+/// left up to it: a NaN wraps around, to where it is larger than all that numbers give.
+pub(super) fn of_magnitudes(strip: &Strip, acc: &StripAcc) -> bool {
+    let value = strip.ops.get(acc.value as usize);
+    let never_negative = |op: &TypedOp| match op.op {
+        Op::Binary(BinaryOp::Mul, a, b) => a == b && op.dtype == DType::F32,
+        Op::Unary(UnaryOp::Abs, _) => op.dtype == DType::F32,
+        _ => false,
+    };
+    matches!(acc.combine, Combine::Min | Combine::Max) && value.is_some_and(never_negative)
+}
+
+/// The bits of the largest f32 that is no NaN.
+pub(super) const INFINITY: u32 = f32::INFINITY.to_bits();
 
 /// The least or largest of values, or NaN, on its way to an accumulator: `condition ? best : nan`.
 #[derive(Clone, Copy, Debug)]

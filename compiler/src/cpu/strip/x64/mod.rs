@@ -38,7 +38,7 @@ use frit_ir::DType;
 
 use ahead::Ahead;
 use allocate::{Rescue, Writer, pressure};
-use analyse::{Part, Shape, Usual};
+use analyse::{Part, Shape, Usual, of_magnitudes};
 pub(super) use encode::Isa;
 use encode::{
     Alu, Asm, Cond, Gpr, Label, Line, Mem, R8, R9, R10, R11, R12, R13, R14, R15, RAX, RBP, RBX, RCX, RDI, RDX, RSI,
@@ -336,7 +336,9 @@ impl LeafWriter<'_> {
             let dtype = self.strip.ops.get(acc.value as usize).map(|op| op.dtype);
             let neutral = dtype.and_then(|dtype| acc.combine.neutral(dtype));
             let neutral = neutral.ok_or_else(|| Unsupported("a reduction without a neutral element".to_owned()))?;
-            let (mem, splat) = self.asm.splat(lane_bits(neutral));
+            // Nothing is below 0 there, and infinity less 0 is above all.
+            let bits = if of_magnitudes(self.strip, acc) { 0 } else { lane_bits(neutral) };
+            let (mem, splat) = self.asm.splat(bits);
             let ins = if splat { &t::SPLAT } else { &t::LOAD };
             let kept = self.fixed.accs.get(j).filter(|_| !self.columns()).cloned().unwrap_or_default();
             for reg in &kept {
