@@ -127,6 +127,21 @@ impl<'a> GemmShape<'a> {
         grid
     }
 
+    /// Two tiles, cut so that what is stored in rows is read and written in halves of its rows where that makes no other
+    /// difference: the two threads that take them then keep to the same half of it, as all kernels do. Of weights
+    /// `[n, k]` each reads its own, and of their gradient, whose A is stored `[k, m]`, it writes its own: 9 of 330 us of
+    /// a training step of 784-64-10 on two threads.
+    fn in_halves(&self, grid: Grid, [a, b]: &[Layout<'_>; 2]) -> Grid {
+        let columns = |x: &Layout<'_>| x.row == 1 && x.col != 1;
+        match (grid.batch, grid.rows, grid.cols) {
+            (1, 1, 2) if columns(a) && self.m >= 2 * MIN_TILE_ROWS => Grid { rows: 2, cols: 1, ..grid },
+            (1, 2, 1) if columns(b) && self.n >= TILE_COLS_UNIT && self.n.is_multiple_of(TILE_COLS_UNIT) => {
+                Grid { rows: 1, cols: 2, unit: TILE_COLS_UNIT / 2, ..grid }
+            }
+            _ => grid,
+        }
+    }
+
     /// How C is cut. `pairs`: whether few rows may be parted, which costs nothing where B is read as it lies.
     fn grid(&self, pairs: bool) -> Grid {
         let matrices = self.c().matrices();
@@ -182,12 +197,14 @@ pub fn gemm<T: Float>(
     c_layout: Layout<'_>,
 ) -> Result<(), LibraryError> {
     after.check(OP, shape.m, shape.n)?;
+    let layouts = [a.layout, b.layout];
     let a = Batched::new(a.data, a.layout, shape.a(), OP, "A")?;
     let b = Batched::new(b.data, b.layout, shape.b(), OP, "B")?;
     if let Some(done) = T::packed_first(pool, shape, &a, &b, after, c, c_layout) {
         return done;
     }
-    run_grid(pool, c, &c_layout, &shape.c(), shape.grid(b.has_rows()), OP, &|mut tile, _| {
+    let grid = shape.in_halves(shape.grid(b.has_rows()), &layouts);
+    run_grid(pool, c, &c_layout, &shape.c(), grid, OP, &|mut tile, _| {
         let a = a.matrix(tile.matrix).row_range(tile.rows.clone());
         let b = b.matrix(tile.matrix).col_range(tile.cols.clone());
         product(&a, &b, &after, &mut tile);

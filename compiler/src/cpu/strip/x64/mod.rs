@@ -221,8 +221,10 @@ impl LeafWriter<'_> {
             self.asm.alu(Alu::Mov, base, Rm::Mem(Mem::at(RDI, 16 * k as i32), false));
         }
         let columns = self.columns();
-        self.asm.save(Mem::at(RSP, RESULTS), RDX);
-        self.asm.address(RDX, Mem::at(RSP, self.streams.frame()));
+        if !self.strip.accs.is_empty() {
+            self.asm.save(Mem::at(RSP, RESULTS), RDX);
+            self.asm.address(RDX, Mem::at(RSP, self.streams.frame()));
+        }
         self.start_accumulators()?;
         for pin in &self.fixed.pins {
             let (constant, param) = match self.strip.ops.get(pin.val as usize).map(|o| o.op) {
@@ -311,10 +313,12 @@ impl LeafWriter<'_> {
         if !columns {
             move_accumulators(writer.asm, self.fixed, &self.homes, &t::STORE);
         }
-        writer.asm.alu(Alu::Mov, R10, Rm::Mem(Mem::at(RSP, RESULTS), false));
-        writer.asm.isa = wide.narrow();
-        writer.body(&fold.0, &fold.1, &[], false)?;
-        writer.asm.isa = wide;
+        if !fold.0.is_empty() {
+            writer.asm.alu(Alu::Mov, R10, Rm::Mem(Mem::at(RSP, RESULTS), false));
+            writer.asm.isa = wide.narrow();
+            writer.body(&fold.0, &fold.1, &[], false)?;
+            writer.asm.isa = wide;
+        }
         writer.asm.address(RSP, Mem::at(RBP, -8 * saved.len() as i32));
         saved.iter().rev().for_each(|r| writer.asm.pop(*r));
         writer.asm.pop(RBP);
