@@ -7,6 +7,7 @@ use super::movement::inverse;
 use super::site::{Fail, Ruled, Site, refuse};
 use super::window;
 use crate::fuse::{SMALL_REDUCE, SPLIT_ABOVE};
+use crate::simplify::algebra::is_computed;
 
 /// A value of the reduced shape, repeated along the reduced axes.
 fn along(s: &mut Site<'_>, reduced: Value, dims: &[Dim], axes: &[usize]) -> Ruled<Value> {
@@ -71,14 +72,16 @@ fn row_axis(dims: &[Dim], axes: &[usize]) -> Option<usize> {
 fn ties_by_row(s: &mut Site<'_>, x: Value, ones: Value, row: usize, kind: ReduceKind) -> Ruled<(Value, Option<Value>)> {
     let dims = s.dims(x)?;
     let inner: Vec<usize> = (0..dims.len()).filter(|a| *a != row).collect();
-    let several = inner.iter().filter(|a| dims[**a] != Dim::ONE).count() > 1;
-    let last = dims.last().and_then(Dim::known).filter(|n| several && (2..=SMALL_REDUCE).contains(n)).unwrap_or(1);
+    let last = dims.last().and_then(Dim::known).filter(|n| (2..=SMALL_REDUCE).contains(n)).unwrap_or(1);
     // Kernels that take all rows for one don't know where a row ends.
     let by_rows = is_many(&dims, last);
-    let short = if by_rows { last } else { 1 };
+    // In memory, elements of one place would lie apart.
+    let several = inner.iter().filter(|a| dims[**a] != Dim::ONE).count() > 1;
+    let apart = by_rows && several && is_computed(s.b.function, x, &[dims.len() - 1]);
+    let places = if apart { last } else { 1 };
     let mut best_of = Vec::new();
-    for place in 0..short {
-        let part = at_place(s, x, place, short)?;
+    for place in 0..places {
+        let part = at_place(s, x, place, places)?;
         best_of.push(s.b.reduce(part, inner.clone(), kind, false)?);
     }
     let larger = if kind == ReduceKind::Min { BinaryOp::Min } else { BinaryOp::Max };
@@ -92,7 +95,7 @@ fn ties_by_row(s: &mut Site<'_>, x: Value, ones: Value, row: usize, kind: Reduce
     for (place, best_of_place) in (0..).zip(&best_of) {
         let has_one = s.bin(BinaryOp::Eq, *best_of_place, best)?;
         let has_none = s.b.unary(UnaryOp::Not, has_one)?;
-        let part = at_place(s, ones, place, short)?;
+        let part = at_place(s, ones, place, places)?;
         let count = s.b.reduce(part, inner.clone(), ReduceKind::Sum, false)?;
         let none = s.zeros(count)?;
         let counted = s.b.select_likely(has_none, none, count)?;

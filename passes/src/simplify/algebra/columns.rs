@@ -5,7 +5,7 @@
 //! in one loop, with an accumulator each. Along the few kept elements no vector would be full.
 
 use frit_ir::types::Dim;
-use frit_ir::{DType, NodeId, Op, OpClass, ReduceKind, Value};
+use frit_ir::{DType, Function, NodeId, Op, OpClass, ReduceKind, Value};
 
 use super::movement::{input, known};
 use super::reduction::reduce_of;
@@ -41,7 +41,7 @@ fn apart(s: &Scope<'_>, id: NodeId) -> Outcome {
     if !(2..=SMALL_REDUCE).contains(&count) || !many {
         return Outcome::No;
     }
-    if !is_computed(s, x, &kept) {
+    if !is_computed(s.f, x, &kept) {
         return Outcome::Near("what is reduced lies in memory");
     }
     let (dims, result) = (dims.to_vec(), ty.dims.clone());
@@ -67,11 +67,12 @@ fn apart(s: &Scope<'_>, id: NodeId) -> Outcome {
 
 /// Whether a value is computed from smaller ones: no tensor of [`LEAST`] elements or more that holds a kept axis
 /// is read for it.
-fn is_computed(s: &Scope<'_>, x: Value, kept: &[usize]) -> bool {
+pub(crate) fn is_computed(f: &Function, x: Value, kept: &[usize]) -> bool {
+    let dims = |value: Value| f.ty(value).tensor().map_or(&[][..], |t| &t.dims);
     let mut open = vec![(x, kept.to_vec())];
     let mut seen: Vec<Value> = Vec::new();
     while let Some((value, axes)) = open.pop() {
-        let large = known_product(s.dims(value)).is_none_or(|n| n >= LEAST);
+        let large = known_product(dims(value)).is_none_or(|n| n >= LEAST);
         if axes.is_empty() || !large || seen.contains(&value) {
             continue;
         }
@@ -79,11 +80,11 @@ fn is_computed(s: &Scope<'_>, x: Value, kept: &[usize]) -> bool {
         if seen.len() > NEAR {
             return false;
         }
-        let node = s.node(value);
+        let node = f.node(value.node);
         match &node.op {
             Op::Broadcast { axes: places, .. } => {
                 let Some(&from) = node.operands().first() else { return false };
-                let real = |(i, place): (usize, &usize)| axes.contains(place) && s.dims(from)[i] != Dim::ONE;
+                let real = |(i, place): (usize, &usize)| axes.contains(place) && dims(from)[i] != Dim::ONE;
                 let inner = places.iter().enumerate().filter(|p| real(*p)).map(|(i, _)| i).collect();
                 open.push((from, inner));
             }

@@ -49,6 +49,7 @@ use frit_ir::builder::{Builder, Built};
 use frit_ir::op::infer::TypeError;
 use frit_ir::{Module, NodeId, Numerics, Value};
 
+pub(crate) use columns::is_computed;
 pub use driver::rewrite;
 pub use scope::Scope;
 pub(crate) use scope::unit_map;
